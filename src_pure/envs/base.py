@@ -1,0 +1,52 @@
+"""The two protocols of environments: one environment without batch or reset policy, and the batch that training sees."""
+
+from typing import Any, Protocol
+
+from src_pure.envs.spaces import Discrete, Space
+from src_pure.types import Array, Key, Metrics, Timestep
+
+EnvParams = Any  # pytree of numbers; leaves may be traced, so a vmap over them runs different settings side by side
+EnvState = Any
+
+
+class Environment(Protocol):
+    """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`."""
+
+    default_params: EnvParams
+
+    def reset_env(self, key: Key, params: EnvParams) -> tuple[Array, EnvState]:
+        """(obs, state) of a new episode: draws a layout, then calls `reset_to`."""
+
+    def reset_to(self, key: Key, params: EnvParams, **layout: Array) -> tuple[Array, EnvState]:
+        """(obs, state) of a new episode in the given layout."""
+
+    def step_env(
+        self, key: Key, state: EnvState, action: Array, params: EnvParams
+    ) -> tuple[Array, EnvState, Array, Array, Array, Metrics]:
+        """(obs, state, reward, terminated, truncated, info). Both flags may be true together.
+
+        info: scalars that matter when the episode ends with this step, such as `success`; the same names on every step.
+        """
+
+    def observation_space(self, params: EnvParams) -> Space: ...
+
+    def action_space(self, params: EnvParams) -> Discrete: ...
+
+    def render(self, state: EnvState, params: EnvParams) -> Array:
+        """uint8 [height, width, 3], jittable."""
+
+
+class VecEnv(Protocol):
+    """A batch of environments that resets itself and keeps episode statistics."""
+
+    num_envs: int
+
+    def reset(self, key: Key) -> tuple[Any, Timestep]: ...
+
+    def step(self, key: Key, state: Any, action: Array) -> tuple[Any, Timestep]: ...
+
+    @property
+    def observation_space(self) -> Space: ...
+
+    @property
+    def action_space(self) -> Discrete: ...

@@ -1,0 +1,19 @@
+"""The protocol of memory models."""
+
+from typing import Protocol
+
+from src_pure.types import Array, Carry
+
+
+class MemoryModel(Protocol):
+    """A flax linen module that remembers; accepts any D_in.
+
+    `reset[t]` is True where inputs[t] is the first of an episode: memory is cleared before it is used.
+    T single steps, one sequence of T, and any split into chunks give the same outputs and carry.
+    """
+
+    def initialize_carry(self, batch_size: int) -> Carry:
+        """A fresh memory, leaves [B, ...]; needs no parameters."""
+
+    def __call__(self, carry: Carry, inputs: Array, reset: Array) -> tuple[Carry, Array]:
+        """inputs [T, B, D_in], reset [T, B] bool -> (carry, outputs [T, B, D])."""

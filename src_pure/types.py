@@ -1,0 +1,66 @@
+"""The vocabulary of the project. Everything is time-major, [T, B, ...], and every state holds arrays only."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed key, from jax.random.key
+Params = Any  # pytree of network parameters
+Carry = Any  # pytree of a memory's state, leaves [B, ...]
+Metrics = dict[str, Array]
+
+
+class Timestep(NamedTuple):
+    """What an environment shows after a step (or a reset), for a batch of environments.
+
+    `reset` belongs to `obs`; `reward`, `terminated`, `truncated`, `ignored` belong to the action that led to it.
+    """
+
+    obs: Array  # [B, ...]
+    reset: Array  # [B] bool: obs starts an episode
+    reward: Array  # [B] float32
+    terminated: Array  # [B] bool: the action ended the episode, nothing follows
+    truncated: Array  # [B] bool: the action ended it by a time limit, obs is the final one and has a value
+    ignored: Array  # [B] bool: the environment was only waiting to be reset; this transition carries no loss
+    finished: Array  # [B] bool: an episode ended, its statistics are in `info`
+    info: Metrics  # [B] each: episode_return, episode_length and what the environment adds (success, ...)
+
+
+class Trajectory(NamedTuple):
+    """What acting for T steps leaves for learning; all [T, B, ...]. Flags as in Timestep, aligned with `action`."""
+
+    obs: Array
+    reset: Array
+    action: Array
+    log_prob: Array
+    value: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    ignored: Array
+
+
+class PolicyOutput(NamedTuple):
+    logits: Array  # [T, B, A]
+    value: Array  # [T, B]
+
+
+class Learner(NamedTuple):
+    params: Params
+    opt_state: Any
+
+
+class Actor(NamedTuple):
+    env_state: Any
+    timestep: Timestep  # what the policy sees next
+    carry: Carry  # memory before it sees it
+
+
+class TrainState(NamedTuple):
+    """One run, whole: saving this pytree saves the training. With an axis of runs, every leaf is [R, ...]."""
+
+    learner: Learner
+    actor: Actor
+    key: Key
+    update: Array  # int32; environment steps are counted on the host, where they cannot overflow
