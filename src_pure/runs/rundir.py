@@ -1,0 +1,150 @@
+"""The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# what a row says about itself, in this order; behind it come the means over its episodes, then everything else (losses)
+ROW_COLUMNS = {
+    "run": pa.int64(),
+    "seed": pa.int64(),
+    "update": pa.int64(),
+    "env_steps": pa.int64(),
+    "mode": pa.string(),
+    "episodes": pa.int64(),
+    "unfinished": pa.int64(),
+}
+EPISODE_MEANS = ("episode_return", "episode_length", "success_rate")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
+    partial = path.with_name(f".{path.name}.partial")  # in the same folder, where replacing is one atomic step
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class ParquetTable:
+    """A parquet file that grows by rows. Parquet cannot be appended to, so the rows are kept and written again."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: pa.Table | None = pq.read_table(path) if path.exists() else None
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Rows on disk behind the earlier ones; needs the columns of the first call, in any order."""
+        rows = to_arrow(frame)
+        if self.rows is not None:
+            if set(rows.column_names) != set(self.rows.column_names):
+                difference = sorted(set(rows.column_names) ^ set(self.rows.column_names))
+                raise ValueError(f"{self.path.name}: every append needs the same columns, these differ: {difference}")
+            rows = pa.concat_tables([self.rows, rows.select(self.rows.column_names)])
+        with replacing(self.path) as file:
+            pq.write_table(rows, file)
+        self.rows = rows
+
+
+def floats(column: pd.Series) -> np.ndarray:
+    """The column as float64, NaN where pandas calls it missing (NaN, NA, None)."""
+    return column.to_numpy("float64", na_value=np.nan)
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """The frame in the column order and types of the files; what is missing is null."""
+    first = [name for name in (*ROW_COLUMNS, *EPISODE_MEANS) if name in frame]
+    columns = {}
+    for name in [*first, *(name for name in frame if name not in first)]:
+        if name in ROW_COLUMNS:
+            columns[name] = pa.array(frame[name], type=ROW_COLUMNS[name])
+        else:
+            columns[name] = pa.array(floats(frame[name]), from_pandas=True)
+    missing = [name for name in columns if name in ROW_COLUMNS and columns[name].null_count]
+    if missing:
+        raise ValueError(f"every row needs a value in {missing}")
+    return pa.table(columns)
+
+
+def strict_json(value: Any) -> Any:
+    """The same value in what JSON can say: numbers that are not finite become null, NumPy's become Python's."""
+    if isinstance(value, dict):
+        return {str(key): strict_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return strict_json(value.tolist())
+    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
+
+
+class RunDir:
+    """A run folder. `RunDir(path)` continues the files that are there, `RunDir.create` starts a new run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = ParquetTable(path / "metrics.parquet")
+        self.evaluation = ParquetTable(path / "evaluation.parquet")
+
+    @classmethod
+    def create(cls, path: str | Path, config_yaml: str) -> "RunDir":
+        """A new run folder holding config.yaml; refuses a folder that is not empty."""
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = sorted(item.name for item in path.iterdir())
+            if not found:
+                with replacing(path / "config.yaml") as file:
+                    file.write(config_yaml.encode())
+        except OSError as error:
+            message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
+            raise type(error)(message) from error
+        if found:
+            listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
+        return cls(path)
+
+    def append_metrics(self, frame: pd.DataFrame) -> None:
+        """metrics.parquet, longer by one segment: one row per update and run."""
+        self.metrics.append(frame)
+
+    def append_evaluation(self, frame: pd.DataFrame) -> None:
+        """evaluation.parquet, longer by one evaluation: one row per run and policy mode."""
+        self.evaluation.append(frame)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """summary.json, replaced as a whole."""
+        with replacing(self.path / "summary.json") as file:
+            file.write(json.dumps(strict_json(summary), indent=2, allow_nan=False).encode() + b"\n")
+
+    def log(self, line: str) -> None:
+        """log.txt, longer by one line with its time."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+
+
+def read_metrics(path: str | Path) -> pd.DataFrame:
+    """The metrics of a run folder, missing values as NaN."""
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"no run folder {path}")
+    file = path / "metrics.parquet"
+    if not file.exists():
+        raise FileNotFoundError(f"no metrics.parquet in {path}: not a run folder, or one with no segment done yet")
+    return pd.read_parquet(file)

@@ -1,0 +1,29 @@
+"""Metrics as training hands them over, made up."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> pd.DataFrame:
+    """One row per update and run, 1000 environment steps per update; rows with update % 3 == 1 have no episode."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for update in updates:
+        for run in range(num_runs):
+            episodes = 0 if update % 3 == 1 else int(rng.integers(1, 20))
+            rows.append(
+                {
+                    "run": run,
+                    "seed": 10 + run,
+                    "update": update,
+                    "env_steps": 1000 * update,
+                    "episodes": episodes,
+                    "episode_return": rng.normal() if episodes else np.nan,
+                    "episode_length": rng.uniform(5, 9) if episodes else np.nan,
+                    "success_rate": rng.uniform() if episodes else np.nan,
+                    "policy_loss": rng.normal(),
+                }
+            )
+    return pd.DataFrame(rows)
