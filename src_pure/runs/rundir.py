@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# what a row says about itself, in this order; behind it come the means over its episodes, then everything else (losses)
+# what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
     "run": pa.int64(),
     "seed": pa.int64(),
@@ -24,7 +24,12 @@ ROW_COLUMNS = {
     "episodes": pa.int64(),
     "unfinished": pa.int64(),
 }
-EPISODE_MEANS = ("episode_return", "episode_length", "success_rate")
+FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
+
+
+def over_episodes(metric: str) -> bool:
+    """Whether a column is a mean over the episodes of its row, so that rows weigh as many episodes as they hold."""
+    return metric == "success_rate" or metric.startswith("episode_")
 
 
 @contextmanager
@@ -68,7 +73,7 @@ def floats(column: pd.Series) -> np.ndarray:
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
     """The frame in the column order and types of the files; what is missing is null."""
-    first = [name for name in (*ROW_COLUMNS, *EPISODE_MEANS) if name in frame]
+    first = [name for name in (*ROW_COLUMNS, *FIRST_METRICS) if name in frame]
     columns = {}
     for name in [*first, *(name for name in frame if name not in first)]:
         if name in ROW_COLUMNS:

@@ -1,0 +1,120 @@
+"""What a run says in numbers: scores with intervals over runs, learning curves, and what produced them."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from src_pure.runs.rundir import floats, over_episodes
+
+PROJECT = Path(__file__).parents[2]
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, num_resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
+    """(low, high) of the mean: percentiles of its stratified bootstrap (Agarwal et al., arXiv:2108.13264).
+
+    values: [runs], or [runs, tasks]: runs are drawn with replacement inside every task. One run says nothing about
+    other runs, so it has no interval: (None, None).
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return None, None
+    values = values.reshape(len(values), -1)  # [runs, tasks]
+    draws = np.random.default_rng(seed).integers(len(values), size=(num_resamples, *values.shape))
+    means = np.take_along_axis(values[None], draws, axis=1).mean(axis=(1, 2))  # [num_resamples]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the middle half: a quarter of the values, rounded down, is left out at either end."""
+    ordered = np.sort(np.asarray(values, dtype=float), axis=None)
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """{mode: {metric: mean, interval, episodes, runs}} of the last evaluation; every run counts the same.
+
+    A run without a finished episode has no score: `runs` and `episodes` count what the mean is made of.
+    """
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for mode, rows in evaluation.groupby("mode"):
+        rows = rows[rows["update"] == rows["update"].max()]
+        scores[str(mode)] = {}
+        for metric in (name for name in rows if over_episodes(name)):
+            known = rows[rows[metric].notna()]
+            low, high = bootstrap_interval(known[metric].to_numpy(float))
+            scores[str(mode)][metric] = {
+                "mean": float(known[metric].mean()) if len(known) else None,
+                "interval": None if low is None else [low, high],
+                "episodes": int(known["episodes"].sum()),
+                "runs": len(known),
+            }
+    return scores
+
+
+class Curve(NamedTuple):
+    """A metric against environment steps, each [bins with a value]; low and high are NaN where one run has a value."""
+
+    steps: np.ndarray  # the middle of the bin
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
+    """Mean over runs and its bootstrap interval, in equal bins of environment steps (0, last].
+
+    Inside a bin a run's value is its mean over episodes (rows weigh as many episodes as they hold), or over rows where
+    the metric is no mean over episodes. Missing values count nowhere, and bins without any are left out.
+    """
+    env_steps = frame["env_steps"].to_numpy("int64")
+    last = max(env_steps.max(), 1)
+    rows = pd.DataFrame({"run": frame["run"].to_numpy(), "bin": np.maximum(-(-env_steps * bins // last) - 1, 0)})
+    rows["value"] = floats(frame[metric])
+    rows["weight"] = floats(frame["episodes"]) if over_episodes(metric) else 1.0
+    rows = rows[rows["value"].notna()]
+    rows["value"] *= rows["weight"]
+    sums = rows.groupby(["bin", "run"]).sum()
+    points = []
+    for index, values in (sums["value"] / sums["weight"]).groupby("bin"):
+        low, high = bootstrap_interval(values.to_numpy())
+        points.append(((index + 0.5) * last / bins, values.mean(), low, high))
+    return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)  # None becomes NaN
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers depend on besides the configuration: packages and the machine."""
+    import jax  # here, so that reading results does not start an accelerator
+
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "src-pure")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def git_commit(root: Path = PROJECT) -> dict[str, Any] | None:
+    """The commit of the working tree at `root` and whether files differ from it; None where there is none."""
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():  # a copy of the project may lie inside another repository
+        return None
+    head = subprocess.run([git, "-C", root, "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
+    status = subprocess.run([git, "-C", root, "status", "--porcelain"], capture_output=True, text=True)
+    if head.returncode or status.returncode:
+        return None
+    return {"hash": head.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -1,0 +1,158 @@
+import subprocess
+from statistics import NormalDist
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from src_pure.runs.report import (
+    bootstrap_interval,
+    final_scores,
+    git_commit,
+    interquartile_mean,
+    learning_curve,
+    versions,
+)
+
+
+def test_bootstrap_interval_matches_the_exact_distribution_of_two_values():
+    # two draws of {0, 1}: the mean is 0, 1/2, 1 with probability 1/4, 1/2, 1/4
+    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_interval_matches_the_normal_limit():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    low, high = bootstrap_interval(values, num_resamples=4000, level=0.9)
+    expected = NormalDist(values.mean(), values.std() / np.sqrt(len(values)))
+    np.testing.assert_allclose([low, high], [expected.inv_cdf(0.05), expected.inv_cdf(0.95)], atol=0.02)
+
+
+def test_bootstrap_interval_is_repeatable_and_its_seed_matters():
+    values = np.random.default_rng(0).normal(size=6)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+
+
+def test_bootstrap_interval_draws_inside_every_task():
+    values = np.array([[0.0, 100.0]] * 5)  # all runs alike, tasks far apart
+    assert bootstrap_interval(values) == (50.0, 50.0)
+
+
+@pytest.mark.parametrize("values", [[], [0.7]])
+def test_one_run_has_no_interval(values):
+    assert bootstrap_interval(values) == (None, None)
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_either_end():
+    assert interquartile_mean([100.0, 1.0, 2.0, -50.0, 3.0, 4.0, 0.0, 70.0]) == 2.5
+    assert interquartile_mean([1.0, 2.0, 9.0]) == 4.0
+
+
+def evaluation_row(run, update, mode, episodes, success_rate, episode_return=0.0):
+    row = {"run": run, "seed": run, "update": update, "env_steps": 10 * update, "mode": mode, "episodes": episodes}
+    return {**row, "unfinished": 0, "episode_return": episode_return, "episode_length": 5, "success_rate": success_rate}
+
+
+def test_final_scores_are_of_the_last_update_and_weigh_runs_equally():
+    frame = pd.DataFrame(
+        [
+            evaluation_row(0, 1, "greedy", 50, 0.0),
+            evaluation_row(1, 1, "greedy", 50, 0.0),
+            evaluation_row(0, 2, "greedy", 10, 1.0, episode_return=4.0),
+            evaluation_row(1, 2, "greedy", 30, 0.5, episode_return=-1.0),
+            evaluation_row(0, 2, "sampled", 10, 0.25),
+            evaluation_row(1, 2, "sampled", 0, np.nan),
+        ]
+    )
+    scores = final_scores(frame)
+    assert set(scores) == {"greedy", "sampled"}
+    assert set(scores["greedy"]) == {"episode_return", "episode_length", "success_rate"}
+    assert scores["greedy"]["success_rate"] == {"mean": 0.75, "interval": [0.5, 1.0], "episodes": 40, "runs": 2}
+    assert scores["greedy"]["episode_return"]["mean"] == 1.5
+    assert scores["sampled"]["success_rate"] == {"mean": 0.25, "interval": None, "episodes": 10, "runs": 1}
+
+
+def test_final_scores_without_any_episode_are_none():
+    scores = final_scores(pd.DataFrame([evaluation_row(0, 2, "greedy", 0, np.nan)]))
+    assert scores["greedy"]["success_rate"] == {"mean": None, "interval": None, "episodes": 0, "runs": 0}
+
+
+def curve_frame() -> pd.DataFrame:
+    columns = ("run", "env_steps", "episodes", "success_rate", "policy_loss")
+    rows = [
+        (0, 100, 1, 0.0, 1.0),
+        (0, 200, 3, 1.0, 2.0),
+        (0, 300, 0, np.nan, 3.0),
+        (0, 400, 2, 0.5, 4.0),
+        (1, 100, 0, np.nan, 5.0),
+        (1, 200, 2, 0.25, 6.0),
+        (1, 300, 0, np.nan, 7.0),
+        (1, 400, 0, np.nan, 8.0),
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_learning_curve_weighs_by_episodes_inside_a_bin_and_runs_equally():
+    curve = learning_curve(curve_frame(), "success_rate", bins=2)
+    # (0, 200]: run 0 has (1 * 0 + 3 * 1) / 4, run 1 has 0.25; (200, 400]: run 0 has 0.5, run 1 no episode
+    np.testing.assert_allclose(curve.steps, [100, 300])
+    np.testing.assert_allclose(curve.mean, [0.5, 0.5])
+    np.testing.assert_allclose(curve.low, [0.25, np.nan])
+    np.testing.assert_allclose(curve.high, [0.75, np.nan])
+
+
+def test_learning_curve_leaves_out_bins_without_an_episode():
+    curve = learning_curve(curve_frame(), "success_rate", bins=4)
+    np.testing.assert_allclose(curve.steps, [50, 150, 350])  # nothing in (200, 300]
+    np.testing.assert_allclose(curve.mean, [0.0, 0.625, 0.5])
+
+
+def test_learning_curve_of_a_loss_does_not_need_episodes():
+    curve = learning_curve(curve_frame(), "policy_loss", bins=2)
+    np.testing.assert_allclose(curve.mean, [(1.5 + 5.5) / 2, (3.5 + 7.5) / 2])
+
+
+def test_learning_curve_of_nothing_is_empty():
+    curve = learning_curve(curve_frame().assign(success_rate=pd.array([pd.NA] * 8, dtype="Float64")), "success_rate", 3)
+    assert all(array.shape == (0,) for array in curve)
+
+
+def test_learning_curve_bins_steps_exactly_beyond_32_bits():
+    frame = curve_frame()
+    frame["env_steps"] *= 10**10
+    np.testing.assert_allclose(learning_curve(frame, "policy_loss", 4).steps, np.array([50, 150, 250, 350]) * 1e10)
+
+
+def test_versions_name_the_packages_and_the_device():
+    found = versions()
+    assert found["jax"] == jax.__version__ and found["numpy"] == np.__version__
+    assert found["device_kind"] == jax.devices()[0].device_kind and found["platform"] == jax.default_backend()
+    assert {"python", "jaxlib", "flax", "optax", "src-pure", "cpu_count"} <= set(found)
+
+
+def test_git_commit_tells_the_hash_and_whether_files_differ(tmp_path):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "core.hooksPath=/dev/null")
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_commit(tmp_path) is None
+    git("init")
+    assert git_commit(tmp_path) is None  # nothing committed yet
+    git("commit", "--allow-empty", "-m", "first")
+    assert git_commit(tmp_path) == {"hash": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "new_environment.py").write_text("")
+    assert git_commit(tmp_path)["dirty"]
+
+
+def test_git_commit_ignores_a_repository_further_up(tmp_path):
+    subprocess.run(["git", "init", tmp_path], check=True, capture_output=True)
+    (tmp_path / "copy").mkdir()
+    assert git_commit(tmp_path / "copy") is None
+
+
+def test_git_commit_without_git_is_none(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None
