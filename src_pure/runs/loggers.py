@@ -1,0 +1,187 @@
+"""Where the rows of a segment go besides the run folder: a terminal, Weights & Biases, TensorBoard."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TextIO
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from src_pure.runs.rundir import floats, over_episodes
+
+MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
+
+
+class Sink(Protocol):
+    """Gets the rows of every segment, and the seconds of training up to its end, without compilation."""
+
+    def log(self, frame: pd.DataFrame, elapsed: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# on the terminal
+
+
+class Status(NamedTuple):
+    """Where training stands, in words."""
+
+    update: int
+    steps: str
+    speed: str
+    score: str
+    left: str
+
+
+class Meter:
+    """Reads a Status from a segment. Training may have continued an earlier one: speed counts what is new."""
+
+    def __init__(self, total_updates: int):
+        self.total_updates = total_updates
+        self.first_update: int | None = None
+
+    def read(self, frame: pd.DataFrame, elapsed: float) -> Status:
+        """The Status after the segment `frame`, `elapsed` seconds of training after the first one began."""
+        if self.first_update is None:
+            self.first_update = int(frame["update"].min()) - 1
+        update, env_steps, num_runs = int(frame["update"].max()), int(frame["env_steps"].max()), frame["run"].nunique()
+        seconds_per_update = elapsed / (update - self.first_update)
+        steps_per_second = num_runs * env_steps / update / max(seconds_per_update, 1e-9)
+        return Status(
+            update=update,
+            steps=f"{env_steps:,} steps" + (f" x {num_runs} runs" if num_runs > 1 else ""),
+            speed=f"{steps_per_second:,.0f} steps/s",
+            score=score(frame),
+            left=f"left {clock(seconds_per_update * (self.total_updates - update))}",
+        )
+
+
+def score(frame: pd.DataFrame) -> str:
+    """Success rate, or else return, over all episodes of the frame, and how many these are."""
+    metric = "success_rate" if "success_rate" in frame else "episode_return"
+    known = frame[frame[metric].notna()]
+    episodes = int(known["episodes"].sum())
+    if not episodes:
+        return "no episode ended"
+    mean = float((known[metric] * known["episodes"]).sum()) / episodes
+    return f"{metric} {mean:.2f} ({episodes:,} episode{'s' if episodes > 1 else ''})"
+
+
+def clock(seconds: float) -> str:
+    """The duration as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class ProgressBar:
+    """A bar on a terminal that moves after every segment."""
+
+    def __init__(self, total_updates: int, console: Console):
+        self.meter = Meter(total_updates)
+        columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=console, auto_refresh=False)
+        self.task = self.bar.add_task("waiting for the first segment", total=total_updates)
+        self.bar.start()
+
+    def log(self, frame: pd.DataFrame, elapsed: float) -> None:
+        status = self.meter.read(frame, elapsed)
+        description = f"{status.score}  {status.speed}  {status.left}"
+        self.bar.update(self.task, completed=status.update, description=description, refresh=True)
+
+    def close(self) -> None:
+        self.bar.stop()
+
+
+class PlainLines:
+    """One line per segment, for files and pipes."""
+
+    def __init__(self, total_updates: int, stream: TextIO):
+        self.meter = Meter(total_updates)
+        self.stream = stream
+
+    def log(self, frame: pd.DataFrame, elapsed: float) -> None:
+        status = self.meter.read(frame, elapsed)
+        place = f"update {status.update}/{self.meter.total_updates}"
+        print(place, status.steps, status.speed, status.score, status.left, sep="  ", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+def progress(total_updates: int, stream: TextIO) -> Sink:
+    """A bar if the stream is a terminal that can move its cursor, else lines."""
+    console = Console(file=stream)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return ProgressBar(total_updates, console)
+    return PlainLines(total_updates, stream)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# in dashboards
+
+
+def points(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """One dict per update: every metric's mean over runs and, of a few runs, each one's own; missing ones left out.
+
+    A mean over episodes weighs each run by its episodes. Keys: `metric` and `run_<run>/metric`.
+    """
+    numbers = pd.DataFrame({name: floats(frame[name]) for name in frame})
+    wide = numbers.pivot(index="update", columns="run")  # columns (metric, run)
+    runs = wide["env_steps"].columns.astype(int)
+    columns = {"env_steps": wide["env_steps"].max(axis=1)}
+    for metric in (name for name in frame if name not in ("run", "seed", "update", "env_steps")):
+        values = wide[metric]  # [updates, runs]
+        weights = wide["episodes"] if over_episodes(metric) else values.notna().astype(float)
+        columns[metric] = (values * weights).sum(axis=1) / weights.where(values.notna()).sum(axis=1)
+        if 1 < len(runs) <= MOST_SEPARATE_RUNS:
+            columns |= {f"run_{run}/{metric}": values[run] for run in runs}
+    rows = pd.DataFrame(columns).to_dict(orient="index")
+    return [{"update": int(u)} | {k: v for k, v in row.items() if pd.notna(v)} for u, row in rows.items()]
+
+
+class WandbSink:
+    """One Weights & Biases run for the program, its files in <folder>/wandb; `offline` needs no network and no key."""
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: Literal["online", "offline", "disabled"],
+        project: str,
+        group: str | None,
+        name: str | None,
+        config: dict[str, Any],
+    ):
+        import wandb  # here, because it takes a second and wraps the standard streams
+
+        settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints where to look
+        self.run = wandb.init(
+            dir=folder, mode=mode, project=project, group=group, name=name, config=config, settings=settings
+        )
+        self.run.define_metric("*", step_metric="env_steps")
+
+    def log(self, frame: pd.DataFrame, elapsed: float) -> None:
+        for point in points(frame):
+            self.run.log(point)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class TensorBoardSink:
+    """Scalars against environment steps, in <folder>/tensorboard."""
+
+    def __init__(self, folder: Path):
+        from tensorboardX import SummaryWriter  # here, because most runs do without
+
+        self.writer = SummaryWriter(logdir=str(folder / "tensorboard"))
+
+    def log(self, frame: pd.DataFrame, elapsed: float) -> None:
+        for point in points(frame):
+            for name, value in point.items():
+                self.writer.add_scalar(name, value, global_step=point["env_steps"])
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
