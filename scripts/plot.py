@@ -1,0 +1,60 @@
+"""Learning curves of one or more runs as a picture: python scripts/plot.py RUN... [--metric NAME]... [--out FILE]"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import pandas as pd
+
+from src_pure.runs.plotting import plot_curves, short_labels
+from src_pure.runs.rundir import read_metrics
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description="Learning curves: mean over the runs of a folder, with its interval.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several share one picture")
+    parser.add_argument("--metric", action="append", help="column of metrics.parquet; again for another panel")
+    parser.add_argument("--out", type=Path, help="picture to write (default: <first RUN>/plots/<metric>.png)")
+    parser.add_argument("--bins", "--smooth", type=int, default=50, help="points per curve; fewer are smoother (50)")
+    return parser.parse_args(command_line)
+
+
+def check(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[str]:
+    """The metrics to draw; a ValueError says which options cannot be drawn."""
+    known = [name for name in frames[0] if all(name in frame for frame in frames)]
+    known = [name for name in known if name not in ("run", "seed", "update", "env_steps")]
+    metrics = options.metric or ["success_rate" if "success_rate" in known else "episode_return"]
+    for name in metrics:
+        if name not in known:
+            closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(name, known, n=1))
+            raise ValueError(f"not every run has a metric {name}{closest}; known: {', '.join(known)}")
+    if options.bins < 1:
+        raise ValueError(f"--bins must be at least 1, got {options.bins}")
+    if options.out is not None and options.out.suffix not in FORMATS:
+        raise ValueError(f"--out must end in one of {', '.join(FORMATS)}, got {options.out}")
+    return metrics
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when the picture is written, 2 for a wrong command line."""
+    options = arguments(command_line)
+    try:
+        frames = [read_metrics(run) for run in options.runs]
+        metrics = check(frames, options)
+        out = options.out or options.runs[0] / "plots" / f"{'-'.join(metrics)}.png"
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        print(f"plot.py: {error}", file=sys.stderr)
+        return 2
+    plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
