@@ -75,7 +75,8 @@ def test_the_bar_shows_score_speed_and_time_left():
 
 
 def test_points_average_episodes_over_episodes_and_losses_over_runs():
-    [point] = points(segment([0.0, 1.0, None], [30, 10, 0], policy_loss=[1.0, 2.0, 6.0], episode_fails=[4.0, 0.0, None]))
+    losses = {"policy_loss": [1.0, 2.0, 6.0], "episode_fails": [4.0, 0.0, None]}
+    [point] = points(segment([0.0, 1.0, None], [30, 10, 0], **losses))
     assert point["update"] == 40 and point["env_steps"] == 8192 * 40
     assert point["success_rate"] == 0.25 and point["episode_fails"] == 3.0 and point["policy_loss"] == 3.0
     assert point["run_1/success_rate"] == 1.0 and point["run_2/policy_loss"] == 6.0
