@@ -1,14 +1,23 @@
 """The vocabulary of the project. Everything is time-major, [T, B, ...], and every state holds arrays only."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
+from annotated_types import Ge, Gt, Interval, Lt
 
 Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
 Params = Any  # pytree of network parameters
 Carry = Any  # pytree of a memory's state, leaves [B, ...]
 Metrics = dict[str, Array]
+
+# ranges, checked where a configuration becomes objects (build.py); inside traced code they are plain numbers
+PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
+NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
+Norm = Annotated[float, Gt(0)]  # inf: no limit
+UnitFloat = Annotated[float, Interval(ge=0, le=1)]
 
 
 class Timestep(NamedTuple):

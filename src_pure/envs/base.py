@@ -1,4 +1,4 @@
-"""The two protocols of environments: one environment without batch or reset policy, and the batch that training sees."""
+"""The two protocols of environments: a single one without reset policy, and the batch that training sees."""
 
 from typing import Any, Protocol
 

@@ -1,0 +1,52 @@
+"""Evaluation: the policy plays on environments and keys of its own; the training state is only read."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from src_pure.envs.base import VecEnv
+from src_pure.models.policy import ActorCritic
+from src_pure.ops import categorical
+from src_pure.train import episode_sums, policy_step
+from src_pure.types import Actor, Key, Metrics, Params
+
+Mode = Literal["greedy", "sampled"]
+
+
+def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[[Key, Params, Mode], Metrics]:
+    """evaluate(key, params, mode) -> metrics: every environment plays one episode, so long ones count like short ones.
+
+    The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: episodes cut off after max_steps.
+    """
+
+    def evaluate(key: Key, params: Params, mode: Mode) -> Metrics:
+        key_reset, key_run = jax.random.split(key)
+        env_state, timestep = env.reset(key_reset)
+        actor = Actor(env_state, timestep, policy.initialize_carry(env.num_envs))
+
+        def going_on(loop):
+            _, playing, _, time = loop
+            return (time < max_steps) & jnp.any(playing)
+
+        def step(loop):
+            actor, playing, episodes, time = loop
+            key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
+            carry, output = policy_step(policy.apply, params, actor)
+            if mode == "greedy":
+                action = jnp.argmax(output.logits, axis=-1)
+            else:
+                action = categorical.sample(key_action, output.logits)
+            env_state, timestep = env.step(key_env, actor.env_state, action)
+            first_end = timestep._replace(finished=timestep.finished & playing)
+            episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))
+            return Actor(env_state, timestep, carry), playing & ~timestep.finished, episodes, time + 1
+
+        nothing = jax.tree.map(jnp.zeros_like, episode_sums(timestep))
+        start = (actor, jnp.ones(env.num_envs, bool), nothing, jnp.int32(0))
+        _, playing, episodes, _ = lax.while_loop(going_on, step, start)
+        return episodes | {"unfinished": jnp.sum(playing)}
+
+    return evaluate

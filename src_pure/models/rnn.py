@@ -1,0 +1,72 @@
+"""GRU and LSTM with resets, and the MLP that remembers nothing: the classical memories and the control."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from src_pure.models.layers import dense
+from src_pure.ops.recurrence import recurrent_scan
+from src_pure.types import Array, PositiveInt
+
+
+def gru_cell(inputs: Array, recurrent: Array, state: tuple[Array]) -> tuple[Array]:
+    """h' = (1 - z) n + z h,  n = tanh(x_n + r (U_n h + b))  (Cho et al., arXiv:1406.1078; reset after the product)."""
+    (h,) = state
+    x_r, x_z, x_n = jnp.split(inputs, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(recurrent, 3, axis=-1)
+    r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * h_n)
+    return ((1.0 - z) * n + z * h,)
+
+
+def lstm_cell(inputs: Array, recurrent: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    """h' = o tanh(c'),  c' = f c + i g  (Hochreiter & Schmidhuber 1997, with a forget gate)."""
+    _, c = state
+    i, f, g, o = jnp.split(inputs + recurrent, 4, axis=-1)
+    c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
+    return nn.sigmoid(o) * jnp.tanh(c), c
+
+
+class GRU(nn.Module):
+    size: PositiveInt = 128
+
+    def initialize_carry(self, batch_size: int) -> tuple[Array]:
+        return (jnp.zeros((batch_size, self.size)),)
+
+    @nn.compact
+    def __call__(self, carry: tuple[Array], inputs: Array, reset: Array) -> tuple[tuple[Array], Array]:
+        x = nn.Dense(3 * self.size, name="inputs")(inputs)
+        kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 3 * self.size))
+        bias = self.param("bias", nn.initializers.zeros, (self.size,))  # of the candidate alone
+        bias = jnp.concatenate([jnp.zeros(2 * self.size), bias])
+        return recurrent_scan(gru_cell, kernel, bias, carry, x, 1.0 - reset)
+
+
+class LSTM(nn.Module):
+    size: PositiveInt = 128
+
+    def initialize_carry(self, batch_size: int) -> tuple[Array, Array]:
+        return jnp.zeros((batch_size, self.size)), jnp.zeros((batch_size, self.size))
+
+    @nn.compact
+    def __call__(self, carry: tuple[Array, Array], inputs: Array, reset: Array):
+        x = nn.Dense(4 * self.size, use_bias=False, name="inputs")(inputs)
+        kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 4 * self.size))
+        bias = self.param("bias", nn.initializers.zeros, (4 * self.size,))
+        return recurrent_scan(lstm_cell, kernel, bias, carry, x, 1.0 - reset)
+
+
+class MLP(nn.Module):
+    """No memory: what an agent can do that sees the present alone."""
+
+    size: PositiveInt = 128
+    num_layers: PositiveInt = 2
+
+    def initialize_carry(self, batch_size: int) -> tuple[()]:
+        return ()
+
+    @nn.compact
+    def __call__(self, carry: tuple[()], inputs: Array, reset: Array) -> tuple[tuple[()], Array]:
+        x = inputs
+        for _ in range(self.num_layers):
+            x = nn.relu(dense(self.size)(x))
+        return carry, x

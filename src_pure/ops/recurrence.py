@@ -1,0 +1,263 @@
+"""Gated recurrences over time, with gradients that keep little: what the memory models are made of.
+
+Each function equals a plain `lax.scan` in value and gradient. Differentiating that scan would store every state of
+the sequence and, for a matrix in the loop, add up its gradient step by step; the backward passes here are written
+by hand instead. Sizes: T time, B batch, H heads, E feature factor (eta), D head size.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from src_pure.types import Array
+
+SAVED = "recurrence"  # name of what a rematerialised layer should save of these functions, not run again
+CHUNK = 16  # steps between two stored states; inside a chunk the backward pass recomputes them
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# h_t = decay_t * h_{t-1} + x_t
+
+
+@jax.custom_vjp
+def linear_recurrence(initial: Array, decay: Array, inputs: Array) -> Array:
+    """All states h_t = decay_t * h_{t-1} + inputs_t, with h_0 = initial. initial: [...]; decay, inputs: [T, ...]."""
+
+    def step(state, x):
+        decay, inputs = x
+        state = decay * state + inputs
+        return state, state
+
+    return lax.scan(step, initial, (decay, inputs))[1]
+
+
+def _linear_recurrence_forward(initial, decay, inputs):
+    states = checkpoint_name(linear_recurrence(initial, decay, inputs), SAVED)
+    return states, (initial, decay, states)
+
+
+def _linear_recurrence_backward(residuals, cotangent):
+    initial, decay, states = residuals
+
+    def step(future, x):
+        decay, cotangent = x
+        total = future + cotangent
+        return decay * total, total
+
+    d_initial, d_inputs = lax.scan(step, jnp.zeros_like(initial), (decay, cotangent), reverse=True)
+    previous = jnp.concatenate([initial[None], states[:-1]])
+    return d_initial, d_inputs * previous, d_inputs
+
+
+linear_recurrence.defvjp(_linear_recurrence_forward, _linear_recurrence_backward)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# S_t = (1 - gate_t) S_{t-1} + phase_t * key_t, read by a query; gate, key and query are outer products
+
+
+class Factors(NamedTuple):
+    """gate_t = gate_row (x) gate_column and so on: [T, B, H, E] and [T, B, H, D]; keep [T, B] is 0 where memory is
+    cleared first, else 1; phase is one [T, B] for each channel."""
+
+    keep: Array
+    phase: tuple[Array, ...]
+    gate_row: Array
+    gate_column: Array
+    key_row: Array
+    key_column: Array
+    query_row: Array
+    query_column: Array
+
+
+State = tuple[
+    Array, ...
+]  # one [B, H, E, D] for each channel: separate arrays, because XLA vectorises their sums better
+
+
+def _outer(row: Array, column: Array) -> Array:
+    return row[..., :, None] * column[..., None, :]
+
+
+def _per_state(x: Array) -> Array:
+    return x[..., None, None, None]  # [B] -> [B, 1, 1, 1]
+
+
+def _decay(x: Factors) -> Array:
+    return _per_state(x.keep) * (1.0 - _outer(x.gate_row, x.gate_column))
+
+
+def _advance(state: State, x: Factors) -> State:
+    decay, key = _decay(x), _outer(x.key_row, x.key_column)
+    return tuple(decay * s + _per_state(phase) * key for s, phase in zip(state, x.phase, strict=True))
+
+
+def scan_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
+    """(last state, readout S_t . query_t as one [T, B, H] for each channel), by a plain scan."""
+
+    def step(state, x):
+        state = _advance(state, x)
+        query = _outer(x.query_row, x.query_column)
+        return state, tuple((s * query).sum((-1, -2)) for s in state)
+
+    return lax.scan(step, state, factors)
+
+
+@jax.custom_vjp
+def chunked_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
+    """As `scan_outer_readout`; the gradient keeps one state in every CHUNK steps. `keep` and `phase` are constants."""
+    return scan_outer_readout(state, factors)
+
+
+def _chunks(tree, num_steps: int):
+    """[T, ...] -> [T / CHUNK, CHUNK, ...]; zeros behind the end change no state (gate 0) and read nothing (query 0)."""
+    padding = -num_steps % CHUNK
+
+    def split(x):
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x
+        return x.reshape(-1, CHUNK, *x.shape[1:])
+
+    return jax.tree.map(split, tree)
+
+
+def _unchunk(tree, num_steps: int):
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_steps], tree)
+
+
+def _factor_chunks(factors: Factors) -> Factors:
+    num_steps = factors.keep.shape[0]
+    chunks = _chunks(factors, num_steps)
+    if num_steps % CHUNK == 0:
+        return chunks
+    return chunks._replace(keep=_chunks(factors.keep - 1.0, num_steps) + 1.0)  # keep is 1 behind the end
+
+
+def _outer_readout_forward(state, factors):
+    def chunk(state, x):
+        last, readout = scan_outer_readout(state, x)
+        return last, (state, readout)
+
+    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, _factor_chunks(factors)), SAVED)
+    return (last, _unchunk(readout, factors.keep.shape[0])), (starts, factors)
+
+
+def _outer_readout_backward(residuals, cotangents):
+    starts, factors = residuals
+    d_last, d_readout = cotangents
+    num_steps = factors.keep.shape[0]
+
+    def chunk(d_state, x):
+        start, factors, d_readout = x
+        _, previous = lax.scan(lambda state, x: (_advance(state, x), state), start, factors)
+        return lax.scan(_outer_readout_reverse_step, d_state, (previous, factors, d_readout), reverse=True)
+
+    inputs = (starts, _factor_chunks(factors), _chunks(d_readout, num_steps))
+    d_first, d_factors = lax.scan(chunk, d_last, inputs, reverse=True)
+    return d_first, Factors(None, None, *_unchunk(d_factors, num_steps))
+
+
+def _outer_readout_reverse_step(d_state, x):
+    """One step back: the cotangent of S_t becomes that of S_{t-1}, beside those of the six factors."""
+    previous, f, d_readout = x
+    decay, key, query = _decay(f), _outer(f.key_row, f.key_column), _outer(f.query_row, f.query_column)
+    d_state = tuple(d + r[..., None, None] * query for d, r in zip(d_state, d_readout, strict=True))
+    d_state = lax.optimization_barrier(d_state)  # else XLA computes it anew for every use below
+    state = (decay * s + _per_state(phase) * key for s, phase in zip(previous, f.phase, strict=True))
+    d_query = sum(s * r[..., None, None] for s, r in zip(state, d_readout, strict=True))
+    d_key = sum(_per_state(phase) * d for phase, d in zip(f.phase, d_state, strict=True))
+    d_gate = -_per_state(f.keep) * sum(d * s for d, s in zip(d_state, previous, strict=True))
+    d_query, d_key, d_gate = lax.optimization_barrier((d_query, d_key, d_gate))
+    factors = (
+        *_outer_cotangents(d_gate, f.gate_row, f.gate_column),
+        *_outer_cotangents(d_key, f.key_row, f.key_column),
+        *_outer_cotangents(d_query, f.query_row, f.query_column),
+    )
+    return tuple(decay * d for d in d_state), factors
+
+
+def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Array, Array]:
+    d_row = jnp.einsum("bhed,bhd->bhe", d_product, column)
+    d_column = sum(d_product[:, :, e] * row[:, :, e, None] for e in range(row.shape[-1]))
+    return d_row, d_column
+
+
+chunked_outer_readout.defvjp(_outer_readout_forward, _outer_readout_backward)
+
+
+def associative_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
+    """As `scan_outer_readout`, by `lax.associative_scan`: every state of the sequence is in memory. A baseline."""
+    decay = _decay(factors)  # [T, B, H, E, D]
+    key, query = _outer(factors.key_row, factors.key_column), _outer(factors.query_row, factors.query_column)
+
+    def combine(left, right):
+        return left[0] * right[0], right[0] * left[1] + right[1]
+
+    last, readout = [], []
+    for start, phase in zip(state, factors.phase, strict=True):
+        inputs = (_per_state(phase) * key).at[0].add(decay[0] * start)
+        states = lax.associative_scan(combine, (decay, inputs))[1]
+        last.append(states[-1])
+        readout.append((states * query).sum((-1, -2)))
+    return tuple(last), tuple(readout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# state_t = cell(x_t, h_{t-1} W + b, state_{t-1}): GRU, LSTM
+
+Cell = Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def recurrent_scan(
+    cell: Cell, kernel: Array, bias: Array, initial: tuple[Array, ...], inputs: Array, keep: Array
+) -> tuple[tuple[Array, ...], Array]:
+    """(last state, h [T, B, D]) of state_t = cell(inputs_t, h_{t-1} kernel + bias, state_{t-1}).
+
+    `cell` is elementwise; a state is a tuple of [B, D], h the first of them. kernel: [D, G]; bias: [G];
+    inputs: [T, B, G]; keep [T, B] is 0 where the state is cleared first. The gradient of the kernel is one product
+    after the loop.
+    """
+    last, (states, _) = _recurrent_states(cell, kernel, bias, initial, inputs, keep)
+    return last, states[0]
+
+
+def _recurrent_states(cell, kernel, bias, initial, inputs, keep):
+    def step(state, x):
+        inputs, keep = x
+        state = tuple(keep[:, None] * s for s in state)
+        recurrent = state[0] @ kernel + bias
+        new_state = cell(inputs, recurrent, state)
+        return new_state, (new_state, recurrent)
+
+    return lax.scan(step, initial, (inputs, keep))
+
+
+def _recurrent_forward(cell, kernel, bias, initial, inputs, keep):
+    last, (states, recurrent) = _recurrent_states(cell, kernel, bias, initial, inputs, keep)
+    return (last, states[0]), (kernel, initial, inputs, keep, states, recurrent)
+
+
+def _recurrent_backward(cell, residuals, cotangents):
+    kernel, initial, inputs, keep, states, recurrent = residuals
+    d_last, d_h = cotangents
+    previous = tuple(jnp.concatenate([i[None], s[:-1]]) * keep[..., None] for i, s in zip(initial, states, strict=True))
+
+    def step(d_state, x):
+        previous, inputs, recurrent, keep, d_h = x
+        d_state = (d_state[0] + d_h, *d_state[1:])
+        _, pullback = jax.vjp(cell, inputs, recurrent, previous)
+        d_inputs, d_recurrent, d_previous = pullback(d_state)
+        d_previous = (d_previous[0] + d_recurrent @ kernel.T, *d_previous[1:])
+        return tuple(keep[:, None] * d for d in d_previous), (d_inputs, d_recurrent)
+
+    d_initial, (d_inputs, d_recurrent) = lax.scan(step, d_last, (previous, inputs, recurrent, keep, d_h), reverse=True)
+    d_kernel = jnp.einsum("tbd,tbg->dg", previous[0], d_recurrent)
+    return d_kernel, d_recurrent.sum((0, 1)), d_initial, d_inputs, None
+
+
+recurrent_scan.defvjp(_recurrent_forward, _recurrent_backward)

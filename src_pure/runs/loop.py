@@ -1,0 +1,193 @@
+"""The host side of a training: compile the program, call it in segments, write down what comes back."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from src_pure.algos.base import Algorithm
+from src_pure.build import Experiment
+from src_pure.evaluate import make_evaluate
+from src_pure.models.policy import num_parameters
+from src_pure.runs.loggers import Sink
+from src_pure.runs.report import final_scores, git_commit, versions
+from src_pure.runs.rundir import RunDir
+from src_pure.train import init_runs, make_train, run_updates
+from src_pure.types import Key, Metrics, Params, TrainState
+
+MAX_SEGMENT = 256  # updates that one call of the program can do at the most: rows of its table of metrics
+MAX_LOG_RATIO = 1e-4  # of the first minibatch, where the policy has not changed yet: more is a bug
+EVALUATION_STREAM = 1  # folded into a run's key, so that evaluation never shares randomness with training
+
+
+class NumericalError(RuntimeError):
+    """A loss or a parameter stopped being a number."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled training of all runs, and its state at the start."""
+
+    state: TrainState
+    algo: Algorithm
+    segment: Callable[[TrainState, Algorithm, Any], tuple[TrainState, Metrics]]
+    evaluate: Callable[[Key, Params], dict[str, Metrics]]
+    max_updates: int
+    compile_seconds: float
+
+
+def compile_program(experiment: Experiment) -> Program:
+    """The Program of an experiment: initial state, training segment and evaluation, compiled ahead."""
+    start = time.perf_counter()
+    settings = experiment.settings
+    init, update = make_train(experiment.env, experiment.policy)
+    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, settings.evaluation.max_steps)
+    max_updates = min(settings.num_updates, MAX_SEGMENT)
+
+    def segment(state, algo, num_updates):
+        return run_updates(update, state, algo, num_updates, max_updates)
+
+    def evaluate_runs(keys, params):
+        return {mode: jax.vmap(evaluate, in_axes=(0, 0, None))(keys, params, mode) for mode in ("greedy", "sampled")}
+
+    keys = run_keys(settings.seeds)
+    algo = jax.tree.map(lambda x: jnp.full(len(settings.seeds), x, jnp.float32), experiment.algo)
+    state = jax.block_until_ready(jax.jit(lambda keys, algo: init_runs(init, keys, algo))(keys, algo))
+    return Program(
+        state=state,
+        algo=algo,
+        segment=jax.jit(segment, donate_argnums=0).lower(state, algo, jnp.int32(0)).compile(),
+        evaluate=jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(),
+        max_updates=max_updates,
+        compile_seconds=time.perf_counter() - start,
+    )
+
+
+def run_keys(seeds: Sequence[int]) -> Key:
+    """One key for each seed, [R]: a run depends on its seed alone, not on the runs beside it."""
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dict[str, Any]:
+    """The summary of the whole training, which is also in the run folder.
+
+    Raises NumericalError at the end of the segment in which a loss was no number; what was written stays.
+    """
+    start = time.perf_counter()
+    settings = experiment.settings
+    run_dir.log("compiling")
+    program = compile_program(experiment)
+    run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
+    state, done, elapsed = program.state, 0, 0.0
+    while done < settings.num_updates:
+        num_updates = _segment_length(experiment, program, done, elapsed)
+        segment_start = time.perf_counter()
+        state, metrics = program.segment(state, program.algo, jnp.int32(num_updates))
+        metrics = jax.device_get(metrics)
+        elapsed += time.perf_counter() - segment_start
+        rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, done)
+        done += num_updates
+        run_dir.append_metrics(rows)
+        for sink in sinks:
+            sink.log(rows, elapsed)
+        _check(rows, run_dir)
+        interval = settings.evaluation.interval
+        if done == settings.num_updates or (interval and done % interval == 0):
+            run_dir.append_evaluation(_evaluate(experiment, program, state, done))
+    summary = {
+        "name": experiment.name,
+        "parameters": num_parameters(state.learner.params) // settings.num_seeds,
+        "steps_per_second": done * settings.steps_per_update * settings.num_seeds / elapsed,
+        "compile_seconds": program.compile_seconds,
+        "env_steps": done * settings.steps_per_update,
+        "runs": settings.num_seeds,
+        "wall_seconds": time.perf_counter() - start,
+        "final": final_scores(run_dir.evaluation.rows.to_pandas()),
+        "versions": versions(),
+        "commit": git_commit(),
+    }
+    run_dir.write_summary(summary)
+    return summary
+
+
+def _segment_length(experiment: Experiment, program: Program, done: int, elapsed: float) -> int:
+    """Updates of the next segment: as many as fit into log_seconds, and none past the next evaluation or the end."""
+    settings = experiment.settings
+    in_time = int(settings.log_seconds * done / elapsed) if done else 1
+    left = settings.num_updates - done
+    if interval := settings.evaluation.interval:
+        left = min(left, interval - done % interval)
+    return max(1, min(in_time, left, program.max_updates))
+
+
+def metric_rows(metrics: Metrics, settings, done: int) -> pd.DataFrame:
+    """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
+    num_updates, num_runs = metrics["episodes"].shape
+    update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
+    run = np.tile(np.arange(num_runs), num_updates)
+    rows = {
+        "run": run,
+        "seed": np.asarray(settings.seeds)[run],
+        "update": update,
+        "env_steps": update * settings.steps_per_update,
+    }
+    return pd.DataFrame(rows | _means({name: np.asarray(x).reshape(-1) for name, x in metrics.items()}))
+
+
+def evaluation_rows(metrics: dict[str, Metrics], settings, done: int) -> pd.DataFrame:
+    """One row per mode and run from metrics [R] of each mode."""
+    frames = []
+    for mode, values in metrics.items():
+        rows = {
+            "run": np.arange(settings.num_seeds),
+            "seed": np.asarray(settings.seeds),
+            "update": done,
+            "env_steps": done * settings.steps_per_update,
+            "mode": mode,
+        }
+        frames.append(pd.DataFrame(rows | _means(values)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _means(metrics: Metrics) -> dict[str, np.ndarray]:
+    """`sum/<name>` divided by `episodes`, missing (NaN) where none ended; the other metrics as they are."""
+    episodes = np.asarray(metrics["episodes"])
+    means = {}
+    for name, values in metrics.items():
+        if name.startswith("sum/"):
+            short = name.removeprefix("sum/")
+            mean = np.divide(values, episodes, out=np.full(episodes.shape, np.nan), where=episodes > 0)
+            means["success_rate" if short == "success" else f"episode_{short.removeprefix('episode_')}"] = mean
+        else:
+            means[name] = np.asarray(values)
+    return means
+
+
+def _evaluate(experiment: Experiment, program: Program, state: TrainState, done: int) -> pd.DataFrame:
+    keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), done))(
+        run_keys(experiment.settings.seeds)
+    )
+    metrics = jax.device_get(program.evaluate(keys, state.learner.params))
+    return evaluation_rows(metrics, experiment.settings, done)
+
+
+def _check(rows: pd.DataFrame, run_dir: RunDir) -> None:
+    """Raises NumericalError for a loss that is no number; warns of a policy that acts otherwise than it learns."""
+    broken = rows[~np.isfinite(rows["loss"])]
+    if len(broken):
+        first = broken.iloc[0]
+        raise NumericalError(
+            f"the loss of seed {first['seed']:.0f} is {first['loss']} since update {first['update']:.0f}; "
+            f"metrics up to update {rows['update'].max()} are in {run_dir.path}. Try a smaller algo.learning_rate"
+        )
+    ratio = rows["first_minibatch_max_abs_log_ratio"].max()
+    if ratio > MAX_LOG_RATIO:
+        run_dir.log(
+            f"warning: before any gradient step log(new policy / acting policy) is up to {ratio:.1e}, it should be 0: "
+            "does the memory model give the same outputs step by step and as a sequence?"
+        )

@@ -1,0 +1,114 @@
+"""Training as one program: a loop over updates of a vmap over runs; an update acts, then learns from what it saw."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from src_pure.algos.base import Algorithm, Apply
+from src_pure.envs.base import VecEnv
+from src_pure.models.policy import ActorCritic
+from src_pure.ops import categorical
+from src_pure.types import Actor, Array, Key, Learner, Metrics, Params, Timestep, TrainState, Trajectory
+
+InitFn = Callable[[Key, Algorithm], TrainState]
+UpdateFn = Callable[[TrainState, Algorithm], tuple[TrainState, Metrics]]
+
+
+def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
+    """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
+
+    The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
+    under `sum/<name>`, and what the algorithm reports.
+    """
+    apply = policy.apply
+
+    def init(key: Key, algo: Algorithm) -> TrainState:
+        key_params, key_env, key_run = jax.random.split(key, 3)
+        env_state, timestep = env.reset(key_env)
+        carry = policy.initialize_carry(env.num_envs)
+        params = policy.init(key_params, carry, timestep.obs[None], timestep.reset[None])
+        learner = Learner(params, algo.optimizer().init(params))
+        return TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
+
+    def update(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
+        key, key_rollout, key_learn = jax.random.split(state.key, 3)
+        params, start = state.learner.params, state.actor
+        actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
+        _, output = policy_step(apply, params, actor)
+        learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value)
+        return TrainState(learner, actor, key, state.update + 1), episodes | losses
+
+    return init, update
+
+
+def policy_step(apply: Apply, params: Params, actor: Actor):
+    """(carry, PolicyOutput with logits [B, A] and value [B]) for the observation that the actor is looking at."""
+    timestep = actor.timestep
+    carry, output = apply(params, actor.carry, timestep.obs[None], timestep.reset[None])
+    return carry, jax.tree.map(lambda x: x[0], output)
+
+
+def rollout(
+    key: Key, env: VecEnv, apply: Apply, params: Params, actor: Actor, num_steps: int
+) -> tuple[Actor, Trajectory, Metrics]:
+    """(actor, trajectory [T, B], sums over the episodes that ended) after num_steps sampled actions."""
+
+    def step(loop, key):
+        actor, episodes = loop
+        key_action, key_env = jax.random.split(key)
+        carry, output = policy_step(apply, params, actor)
+        action = categorical.sample(key_action, output.logits)
+        env_state, timestep = env.step(key_env, actor.env_state, action)
+        transition = Trajectory(
+            obs=actor.timestep.obs,
+            reset=actor.timestep.reset,
+            action=action,
+            log_prob=categorical.log_prob(output.logits, action),
+            value=output.value,
+            reward=timestep.reward,
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
+            ignored=timestep.ignored,
+        )
+        episodes = jax.tree.map(jnp.add, episodes, episode_sums(timestep))
+        return (Actor(env_state, timestep, carry), episodes), transition
+
+    nothing = jax.tree.map(jnp.zeros_like, episode_sums(actor.timestep))
+    (actor, episodes), trajectory = lax.scan(step, (actor, nothing), jax.random.split(key, num_steps))
+    return actor, trajectory, episodes
+
+
+def episode_sums(timestep: Timestep) -> Metrics:
+    """`episodes` that ended with this step, and `sum/<name>` of each of their statistics: scalars."""
+    sums = {f"sum/{name}": jnp.sum(jnp.where(timestep.finished, x, 0.0)) for name, x in timestep.info.items()}
+    return {"episodes": jnp.sum(timestep.finished), **sums}
+
+
+def init_runs(init: InitFn, keys: Key, algo: Algorithm) -> TrainState:
+    """One TrainState whose leaves have an axis of runs in front; keys [R], leaves of algo [R].
+
+    Run after run, not vmapped: initialisation is not the hot path, and vmapped QR factorisations can deadlock on CPU.
+    """
+    return lax.map(lambda x: init(*x), (keys, algo))
+
+
+def run_updates(
+    update: UpdateFn, state: TrainState, algo: Algorithm, num_updates: Array, max_updates: int
+) -> tuple[TrainState, Metrics]:
+    """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
+
+    num_updates may be traced, so that segments of any length are calls of one compiled program.
+    """
+    step = jax.vmap(update)
+    shapes = jax.eval_shape(step, state, algo)[1]
+    metrics = jax.tree.map(lambda x: jnp.zeros((max_updates, *x.shape), x.dtype), shapes)
+
+    def body(i: Array, loop: tuple[TrainState, Any]):
+        state, metrics = loop
+        state, row = step(state, algo)
+        return state, jax.tree.map(lambda table, x: table.at[i].set(x), metrics, row)
+
+    return lax.fori_loop(0, num_updates, body, (state, metrics))

@@ -1,0 +1,88 @@
+"""Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
+
+Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from datetime import datetime
+from pathlib import Path
+
+from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
+from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
+from src_pure.runs.loop import NumericalError, train
+from src_pure.runs.rundir import RunDir
+from src_pure.usage import usage
+
+WRONG_INPUT, NOT_A_NUMBER, INTERRUPTED = 2, 3, 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code of the training that the command-line arguments describe."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--config", type=Path, default=CONFIG_FILE)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args(arguments)
+    try:
+        config = compose(options.overrides, options.config)
+        experiment = build(config)
+        if options.help:
+            print(usage(config))
+            return 0
+        run_dir = RunDir.create(experiment.settings.run_dir or default_run_dir(experiment), experiment.config_yaml)
+    except (ConfigError, OSError) as error:
+        return stop(WRONG_INPUT, error)
+    settings = experiment.settings
+    size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
+    print(f"{experiment.name}: {size} -> {run_dir.path}", flush=True)
+    try:
+        with ExitStack() as stack:
+            sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
+            summary = train(experiment, run_dir, sinks)
+    except NumericalError as error:
+        run_dir.log(f"error: {error}")
+        return stop(NOT_A_NUMBER, error)
+    except KeyboardInterrupt:
+        return stop(INTERRUPTED, f"interrupted; what was done is in {run_dir.path}")
+    report(summary, run_dir)
+    return 0
+
+
+def stop(code: int, error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def default_run_dir(experiment: Experiment) -> Path:
+    return Path("runs") / experiment.name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def open_sinks(experiment: Experiment, config: dict, run_dir: RunDir) -> list[Sink]:
+    settings = experiment.settings
+    sinks = [progress(settings.num_updates, sys.stdout)]
+    if settings.wandb.mode != "disabled":
+        sinks.append(WandbSink(run_dir.path, **settings.wandb.model_dump(), config=config))
+    if settings.tensorboard:
+        sinks.append(TensorBoardSink(run_dir.path))
+    return sinks
+
+
+def report(summary: dict, run_dir: RunDir) -> None:
+    """Prints what came out, on fresh evaluation episodes."""
+    for mode, scores in summary["final"].items():
+        metric = "success_rate" if "success_rate" in scores else "episode_return"
+        score = scores[metric]
+        low, high = score["interval"] or (None, None)
+        interval = f", 95% interval over runs {low:.3f} to {high:.3f}" if low is not None else ""
+        print(f"{metric} ({mode} policy): {score['mean']:.3f} over {score['episodes']:,} fresh episodes{interval}")
+    speed = f"{summary['steps_per_second']:,.0f} steps/s, compiled in {summary['compile_seconds']:.0f} s"
+    print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
+    sys.exit(main(sys.argv[1:]))
