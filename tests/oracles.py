@@ -196,3 +196,37 @@ class MysteryPathLoop:
                     if abs(u - v) <= 1 or abs(u + v - 9) <= 1:
                         image[self.center[0] - 5 + u, self.center[1] - 5 + v] = (255, 0, 0)
         return image
+
+
+# --- memory chains --------------------------------------------------------------------------------------------------
+
+
+def memory_chain_episode(memory_length, context, query, actions):
+    """(obs [T+1, 2 + num_bits], reward [T], terminated [T]) of bsuite's MemoryChain; T = memory_length + 1."""
+
+    def observation(time):
+        asked = query if time == memory_length - 1 else 0
+        bits = [2 * bit - 1 if time == 0 else 0 for bit in context]
+        return [1 - time / memory_length, asked, *bits]
+
+    obs, reward, terminated = [observation(0)], [], []
+    for time, action in enumerate(actions):
+        obs.append(observation(time))
+        last = time == memory_length
+        reward.append((1.0 if action == context[query] else -1.0) if last else 0.0)
+        terminated.append(last)
+    return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
+
+
+def distributed_memory_episode(memory_length, context, context_timesteps, actions):
+    """(obs [T+1, 2 + num_bits], reward [T], terminated [T]) of the distributed task; T = memory_length."""
+    obs, reward, terminated = [], [], []
+    for time in range(memory_length + 1):
+        bits = [2 * bit - 1 if when == time else 0 for bit, when in zip(context, context_timesteps, strict=True)]
+        obs.append([1 - time / memory_length, 0, *bits])
+    majority = max(set(context), key=list(context).count)
+    for time, action in enumerate(actions):
+        last = time == memory_length - 1
+        reward.append((1.0 if action == majority else -1.0) if last else 0.0)
+        terminated.append(last)
+    return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
