@@ -37,10 +37,10 @@ def test_recorded_draws_give_the_recorded_walls_and_paths(recording):
 
 def test_random_draws_match_loop():
     keys = jax.random.split(jax.random.key(0), 5000)  # as many as recorded, so that `build` compiles once
-    draws = jax.jit(jax.vmap(lambda key: random_draws(key, ALL_SIDES)))(keys)
+    draws = jax.device_get(jax.jit(jax.vmap(lambda key: random_draws(key, ALL_SIDES)))(keys))
     layout, walls = jax.device_get(build(draws))
     for number in range(200):
-        origin, goal, inner, num_outer, picks, noise = (np.asarray(leaf[number]) for leaf in draws)
+        origin, goal, inner, num_outer, picks, noise = (leaf[number] for leaf in draws)
         expected = oracles.mystery_path_walls(origin, goal, inner, num_outer, picks)
         np.testing.assert_array_equal(walls[number], expected)
         np.testing.assert_array_equal(
