@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,3 +24,10 @@ def recording() -> Callable[[str], dict[str, np.ndarray]]:
         pytest.skip(f"no recording {name}.npz in ../shared/oracles/envs or tests/data")
 
     return load
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Programs that several tests compile are compiled once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilation_cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -230,3 +230,131 @@ def distributed_memory_episode(memory_length, context, context_timesteps, action
         reward.append((1.0 if action == majority else -1.0) if last else 0.0)
         terminated.append(last)
     return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
+
+
+# --- AGaLiTe ---------------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def relu(x):
+    return np.maximum(x, 0.0)
+
+
+AGALITE_ANGLES = {
+    "released": lambda r: np.linspace(-np.pi, np.pi, r),
+    "paper": lambda r: 2 * np.pi * np.arange(r + 1) / r,
+    "delta": lambda r: 2 * np.pi * np.arange(r) / r,
+}
+
+
+def agalite_loop(query, key, value, beta, gamma, p1, p2, p3, reset, r, frequencies, eps=1e-5):
+    """out [T, B, H, D]: every frequency kept apart, cosines of the angle itself (arXiv:2310.15719, eq. 34-36)."""
+    _, num_rows, num_heads, _ = query.shape
+    out = np.zeros(query.shape)
+    for b in range(num_rows):
+        for h in range(num_heads):
+            head = [x[:, b, h] for x in (query, key, value, beta, gamma, p1, p2, p3)]
+            out[:, b, h] = agalite_head_loop(*head, reset[:, b], AGALITE_ANGLES[frequencies](r), r, frequencies, eps)
+    return out
+
+
+def agalite_head_loop(query, key, value, beta, gamma, p1, p2, p3, reset, angles, r, frequencies, eps):
+    out = np.zeros(value.shape)
+    for i in range(len(reset)):
+        if reset[i] or i == 0:
+            K, V = np.zeros((len(angles), p1.shape[1], key.shape[1])), np.zeros((len(angles), value.shape[1]))
+            s, t = np.zeros(K.shape[1:]), 0
+        t += 1
+        k = np.outer(relu(p1[i]), relu(key[i]))
+        q = np.outer(relu(p2[i]), relu(query[i]))
+        g = np.outer(sigmoid(p3[i]), sigmoid(gamma[i]))
+        b = sigmoid(beta[i])
+        for j, angle in enumerate(angles):
+            K[j] = (1 - g) * K[j] + np.cos(angle * t) * g * k
+            V[j] = (1 - b) * V[j] + np.cos(angle * t) * b * value[i]
+        s = (1 - g) * s + g * k
+        numerator = sum(V[j] * np.sum(K[j] * q) for j in range(len(angles)))
+        if frequencies == "delta":
+            out[i] = numerator * (2 / r) / (np.sum(s * q) + eps)
+        else:
+            out[i] = numerator / (2 * r * np.sum(s * q) + eps)
+    return out
+
+
+# --- GRU and LSTM ----------------------------------------------------------------------------------------------------
+
+
+def gru_loop(inputs, reset, w_in, b_in, w, b_n):
+    """h [T, B, D] of a GRU; w_in [D_in, 3 D], w [D, 3 D] in the order reset gate, update gate, candidate."""
+    size = w.shape[0]
+    outputs = []
+    for i in range(len(inputs)):
+        if i == 0:
+            h = np.zeros((inputs.shape[1], size))
+        h = np.where(reset[i][:, None], 0.0, h)
+        x, u = inputs[i] @ w_in + b_in, h @ w
+        r = sigmoid(x[:, :size] + u[:, :size])
+        z = sigmoid(x[:, size : 2 * size] + u[:, size : 2 * size])
+        n = np.tanh(x[:, 2 * size :] + r * (u[:, 2 * size :] + b_n))
+        h = (1 - z) * n + z * h
+        outputs.append(h)
+    return np.stack(outputs)
+
+
+def lstm_loop(inputs, reset, w_in, w, b):
+    """h [T, B, D] of an LSTM; columns in the order input gate, forget gate, cell, output gate."""
+    size = w.shape[0]
+    outputs = []
+    for i in range(len(inputs)):
+        if i == 0:
+            h = c = np.zeros((inputs.shape[1], size))
+        h, c = (np.where(reset[i][:, None], 0.0, x) for x in (h, c))
+        gates = inputs[i] @ w_in + h @ w + b
+        gate_i, gate_f, g, gate_o = (gates[:, k * size : (k + 1) * size] for k in range(4))
+        c = sigmoid(gate_f) * c + sigmoid(gate_i) * np.tanh(g)
+        h = sigmoid(gate_o) * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs)
+
+
+# --- returns ---------------------------------------------------------------------------------------------------------
+
+
+def gae_loop(reward, terminated, truncated, value, last_value, gamma, lam):
+    """Advantages [T, B] as sums of discounted errors, each written out until its episode ends."""
+    num_steps, num_rows = reward.shape
+    values = np.concatenate([value, last_value[None]])
+    advantage = np.zeros((num_steps, num_rows))
+    for b in range(num_rows):
+        for start in range(num_steps):
+            weight = 1.0
+            for t in range(start, num_steps):
+                bootstrap = 0.0 if terminated[t, b] else values[t + 1, b]
+                advantage[start, b] += weight * (reward[t, b] + gamma * bootstrap - values[t, b])
+                weight *= gamma * lam
+                if terminated[t, b] or truncated[t, b]:
+                    break
+    return advantage
+
+
+def lambda_return_loop(reward, terminated, truncated, value, last_value, gamma, lam):
+    """Targets [T, B] as the weighted mean of all n-step returns (Sutton & Barto 2018, eq. 12.3)."""
+    num_steps, num_rows = reward.shape
+    values = np.concatenate([value, last_value[None]])
+    target = np.zeros((num_steps, num_rows))
+    for b in range(num_rows):
+        for start in range(num_steps):
+            so_far, weight, discount = 0.0, 1.0, 1.0
+            for t in range(start, num_steps):
+                so_far += discount * reward[t, b]
+                discount *= gamma
+                n_step = so_far + (0.0 if terminated[t, b] else discount * values[t + 1, b])
+                last = terminated[t, b] or truncated[t, b] or t == num_steps - 1
+                target[start, b] += weight * (n_step if last else (1 - lam) * n_step)
+                weight *= lam
+                if last:
+                    break
+    return target

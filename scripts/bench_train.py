@@ -1,0 +1,71 @@
+"""Speed of training on T-Maze, published sizes: python scripts/bench_train.py [--calls N] [--only NAME]
+
+Compile time, environment steps per second (median of several calls after a warm-up) and the temporaries of one update
+(memory_analysis). The baseline is the same AGaLiTe by a plain associative scan, in the same process.
+"""
+
+import argparse
+import statistics
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from src_pure.build import build, compose
+from src_pure.runs.loop import run_keys
+from src_pure.train import init_runs, make_train, run_updates
+
+AGALITE = ["model=agalite", "task.corridor_len=160", "num_envs=64", "num_steps=128", "algo.num_minibatches=8"]
+GRU = ["model=gru", "model.size=128", "task.corridor_len=160"]
+CASES = {
+    "agalite": AGALITE,
+    "agalite, associative scan": [*AGALITE, "model.implementation=associative_scan"],
+    "gru": [*GRU, "num_envs=64", "algo.num_minibatches=8"],
+    "gru, 8 environments": [*GRU, "num_envs=8"],
+    "gru, 8 environments x 64 seeds": [*GRU, "num_envs=8", "num_seeds=64"],
+}
+RATIOS = (
+    ("agalite", "agalite, associative scan"),
+    ("gru, 8 environments x 64 seeds", "gru, 8 environments"),
+)
+
+
+def measure(overrides: list[str], calls: int) -> tuple[float, float, float]:
+    """(compile seconds, environment steps per second over all runs, MB of temporaries)."""
+    experiment = build(compose(overrides))
+    settings = experiment.settings
+    init, update = make_train(experiment.env, experiment.policy)
+    algo = jax.tree.map(lambda x: jnp.full(settings.num_seeds, x, jnp.float32), experiment.algo)
+    state = jax.jit(partial(init_runs, init))(run_keys(settings.seeds), algo)
+    segment = jax.jit(partial(run_updates, update, max_updates=1), donate_argnums=0)
+    start = time.perf_counter()
+    program = segment.lower(state, algo, num_updates=jnp.int32(1)).compile()
+    compile_seconds = time.perf_counter() - start
+    seconds = []
+    for _ in range(1 + calls):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(program(state, algo, num_updates=jnp.int32(1)))
+        seconds.append(time.perf_counter() - start)
+    steps = settings.steps_per_update * settings.num_seeds
+    return compile_seconds, steps / statistics.median(seconds[1:]), program.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=5, help="timed calls of one update each (5)")
+    parser.add_argument("--only", choices=CASES, help="one case alone")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, T-Maze v2, PPO, 128 steps, 4 epochs")
+    print(f"{'':32}{'compile s':>10}{'steps/s':>10}{'temporaries MB':>16}")
+    speed = {}
+    for name in [options.only] if options.only else CASES:
+        compile_seconds, speed[name], megabytes = measure(CASES[name], options.calls)
+        print(f"{name:32}{compile_seconds:10.1f}{speed[name]:10,.0f}{megabytes:16.1f}", flush=True)
+    for fast, slow in RATIOS:
+        if fast in speed and slow in speed:
+            print(f"{fast} / {slow}: {speed[fast] / speed[slow]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The configuration: every file builds, wrong input is one line before anything compiles."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from src_pure.build import COMPONENTS, CONFIG_DIR, ConfigError, build, compose, known_names
+
+EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
+               and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
+CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
+
+
+@pytest.mark.parametrize("override", [*(f"+{name}" for name in EXPERIMENTS), *CHOICES])
+def test_every_file_builds_and_is_not_changed_by_it(override):
+    config = compose([override])
+    before = yaml.safe_dump(config)
+    experiment = build(config)
+    assert yaml.safe_dump(config) == before
+    assert build(yaml.safe_load(experiment.config_yaml)).config_yaml == experiment.config_yaml
+
+
+@pytest.mark.parametrize(
+    ("experiment", "learning_rate", "ent_coef", "size"),
+    [
+        ("agalite", 1e-4, 0.001, None),
+        ("arelit", 1e-4, 0.001, None),
+        ("gru", 5e-4, 0.01, 680),
+        ("lstm", 1e-4, 0.001, 600),
+    ],
+)
+def test_published_tmaze_hyperparameters(experiment, learning_rate, ent_coef, size):
+    built = build(compose([f"+tmaze={experiment}", "task.corridor_len=160"]))
+    settings, algo = built.settings, built.algo
+    assert (settings.num_envs, settings.num_steps, settings.total_steps) == (8, 256, 5_000_000)
+    assert type(algo).__name__ == "A2C"
+    assert (algo.learning_rate, algo.ent_coef) == (learning_rate, ent_coef)
+    assert (algo.gamma, algo.gae_lambda, algo.vf_coef, algo.max_grad_norm, algo.adam_eps) == (
+        0.99,
+        0.95,
+        0.5,
+        0.5,
+        1e-8,
+    )
+    assert not algo.anneal_lr
+    assert built.env.params == (160, 1000)
+    assert (built.env.env.variant, built.env.env.num_distractors) == ("v2", 6)
+    assert (built.policy.head_size, built.policy.head_activation) == (128, "tanh")
+    if size:
+        assert built.policy.memory.size == size
+
+
+def test_the_algorithm_knows_its_length():
+    assert build(compose(["total_steps=100000"])).algo.num_updates == 100_000 // (64 * 128)
+
+
+WRONG = {
+    "task.corridr_len=3": "unknown key task.corridr_len; did you mean task.corridor_len?",
+    "+task.corridr_len=3": "did you mean task.corridor_len?",
+    "nun_envs=3": "did you mean num_envs?",
+    "+nun_envs=3": "did you mean num_envs?",
+    "+tmaze=agalit": "did you mean agalite? (known: agalite, arelit, ",
+    "tmaze=agalite": "write +tmaze=NAME",
+    "model=grru": "did you mean gru?",
+    "model=null": "",
+    "~model": "model must be one of",
+    "model._target_=no.such.Class": "cannot be imported",
+    "model._target_=src_pure.envs.tmaze.TMaze": "must be a class with initialize_carry()",
+    "num_envs=63": "num_envs must be a multiple of algo.num_minibatches, got 63 and 8",
+    "num_envs=0": "num_envs must be greater than 0, got 0",
+    "num_envs=1.5": "num_envs must be a valid integer",
+    "total_steps=100": "total_steps must be at least num_envs * num_steps = 8,192, got 100",
+    "task.corridor_len=257": "corridor_len must be at most 256 in variant v2",
+    "task.corridor_len=far": "task.corridor_len must be a valid integer",
+    "task.variant=v3": "task.variant must be 'v1' or 'v2', got 'v3'",
+    "model.r=0": "model.r must be greater than 0, got 0",
+    "model.frequencies=none": "model.frequencies must be 'released', 'paper' or 'delta', got 'none'",
+    "algo.gamma=1.5": "algo.gamma must be less than or equal to 1, got 1.5",
+    "algo.gamma=nan": "algo.gamma must be",
+    "algo.learning_rate=inf": "algo.learning_rate must be",
+    "algo.truncation=stop": "algo.truncation must be 'terminate' or 'bootstrap', got 'stop'",
+    "seed=-1": "seed must be greater than or equal to 0, got -1",
+    "seed=4294967296": "seed + num_seeds must be at most 4,294,967,296",
+    "seed=1,2": "seed",
+    "run_dir=${nowhere}": "nowhere",
+    "just words": "just words",
+    "wandb.mode=on": "wandb.mode must be 'disabled', 'offline' or 'online', got 'on'",
+    "policy.head_activation=gelu": "policy.head_activation must be 'tanh' or 'relu', got 'gelu'",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_input_is_one_line(override):
+    with pytest.raises(ConfigError) as error:
+        build(compose([override]))
+    message = str(error.value)
+    assert WRONG[override] in message
+    assert "\n" not in message
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(ConfigError, match=r"d_model must be a multiple of num_heads .* got 128 and 3"):
+        build(compose(["model.num_heads=3", "model.d_head=null"]))
+
+
+def test_algorithm_numbers_are_leaves():
+    """Numbers may be traced, sizes may not: replacing every leaf keeps the structure."""
+    import jax
+
+    algo = build(compose([])).algo
+    leaves, structure = jax.tree.flatten(algo)
+    assert jax.tree.unflatten(structure, leaves) == algo
+    assert len(leaves) == 9
+    assert all(a != b for a, b in itertools.pairwise([structure, jax.tree.structure(replace(algo, num_steps=7))]))

@@ -1,0 +1,134 @@
+"""trainer_pure.py as a user calls it, in processes of its own where the exit code matters."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import trainer_pure
+from src_pure.build import known_names
+
+ROOT = Path(__file__).parents[1]
+TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
+        "task.corridor_len=2", "evaluation.num_episodes=8", "total_steps=640"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of ten updates and two seeds, with every sink."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    options = ["num_seeds=2", "seed=3", "evaluation.interval=5", "wandb.mode=offline", "tensorboard=true"]
+    assert trainer_pure.main([*TINY, *options, f"run_dir={folder}"]) == 0
+    return folder
+
+
+def test_metrics_have_a_row_per_update_and_run(run):
+    rows = pd.read_parquet(run / "metrics.parquet")
+    assert len(rows) == 20
+    assert list(zip(rows["update"], rows["run"], rows["seed"], strict=True)) == [
+        (update, run, 3 + run) for update in range(1, 11) for run in range(2)
+    ]
+    assert (rows["env_steps"] == rows["update"] * 64).all()
+    for name in (
+        "episodes",
+        "episode_return",
+        "episode_length",
+        "success_rate",
+        "policy_loss",
+        "value_loss",
+        "entropy",
+    ):
+        assert name in rows
+    assert rows["episode_return"].isna().equals(rows["episodes"] == 0)
+
+
+def test_evaluation_has_a_row_per_run_and_mode(run):
+    rows = pd.read_parquet(run / "evaluation.parquet")
+    assert len(rows) == 2 * 2 * 2
+    assert set(rows["mode"]) == {"greedy", "sampled"}
+    assert sorted(set(rows["update"])) == [5, 10]
+
+
+def test_summary(run):
+    summary = json.loads((run / "summary.json").read_text())
+    assert {"steps_per_second", "compile_seconds", "env_steps", "wall_seconds", "final", "versions", "commit"} <= set(
+        summary
+    )
+    assert summary["env_steps"] == 640
+    score = summary["final"]["sampled"]["success_rate"]
+    assert score["episodes"] == 16
+    assert score["runs"] == 2
+    low, high = score["interval"]
+    assert low <= score["mean"] <= high
+
+
+def test_config_alone_reproduces_the_run(run, tmp_path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["num_envs"] == 4
+    again = tmp_path / "again"
+    assert trainer_pure.main(["--config", str(run / "config.yaml"), "wandb.mode=disabled", f"run_dir={again}"]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(run / "metrics.parquet"), pd.read_parquet(again / "metrics.parquet"))
+
+
+def test_nothing_is_overwritten(run, capsys):
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert trainer_pure.main([*TINY, f"run_dir={run}"]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert trainer_pure.main([*TINY, "num_seeds=2", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
+    assert re.search(r"loss of seed 0 is (nan|inf) since update \d+", capsys.readouterr().err)
+    assert (folder / "metrics.parquet").exists()
+
+
+def test_wandb_offline_and_tensorboard_need_no_network(run):
+    assert list(run.glob("wandb/offline-run-*"))
+    assert list(run.glob("tensorboard/events*"))
+
+
+def command(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_wrong_input_exits_with_2_and_one_line():
+    done = command("trainer_pure.py", "task.corridr_len=3")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown key task.corridr_len; did you mean task.corridor_len?")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_lists_every_option():
+    done = command("trainer_pure.py", "+tmaze=gru", "--help")
+    assert done.returncode == 0
+    for text in ("model.size=680", "num_seeds=1 ", "+tmaze=agalite | arelit", "cells from the start to the junction"):
+        assert text in done.stdout
+
+
+def test_every_readme_command_exists():
+    """Commands in the README name scripts, targets, keys and experiments that are there."""
+    readme = (ROOT / "README.md").read_text()
+    lines = [
+        line.split("#")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", readme, re.S)
+        for line in block.splitlines()
+    ]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    trainings = 0
+    for words in (line.removeprefix("$ ").split() for line in lines if line):
+        if words[0] == "make":
+            assert words[1] in targets
+        elif words[0] in ("python", ".venv/bin/python") and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), words
+            if words[1] == "trainer_pure.py" and "--config" not in words:
+                trainings += 1
+                assert trainer_pure.main([*words[2:], "--help"]) == 0
+    assert trainings >= 5
+    assert known_names("tmaze")

@@ -1,0 +1,43 @@
+"""Imports go down only: types <- ops <- envs | models | algos <- train, evaluate <- build <- runs <- trainer_pure."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src_pure"
+BELOW = {
+    "types": set(),
+    "ops": {"types"},
+    "envs": {"types", "ops"},
+    "models": {"types", "ops"},
+    "algos": {"types", "ops"},
+}
+BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
+BELOW["evaluate"] = BELOW["train"] | {"train"}
+BELOW["build"] = BELOW["train"]
+BELOW["usage"] = {"build"}
+BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build"}
+CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
+
+
+def imported(path):
+    """Modules of the package that a file imports, without the package's name: envs.base, types, ..."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in getattr(node, "names", [])]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (name.removeprefix("src_pure.") for name in names if name and name.startswith("src_pure."))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    for module in imported(path):
+        assert module.split(".")[0] in BELOW[room] | {room}, f"{path.name} imports {module}"
+
+
+def test_train_names_nothing_concrete():
+    modules = [name for name in imported(PACKAGE / "train.py") if name.split(".")[0] in ("envs", "models", "algos")]
+    assert set(modules) <= set(CONCRETE)

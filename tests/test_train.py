@@ -1,0 +1,173 @@
+"""The program: one compilation, runs that do not know of each other, segments that add up, an exact ratio."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src_pure.algos.a2c import A2C
+from src_pure.algos.ppo import PPO
+from src_pure.build import compose, instantiate, known_names
+from src_pure.envs.tmaze import TMaze
+from src_pure.envs.vector import VectorEnv
+from src_pure.evaluate import make_evaluate
+from src_pure.models.agalite import AGaLiTe
+from src_pure.models.encoders import Flatten
+from src_pure.models.policy import ActorCritic
+from src_pure.models.rnn import GRU
+from src_pure.runs.loop import run_keys
+from src_pure.train import init_runs, make_train, run_updates
+
+SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
+
+
+def make(memory, num_envs=4, truncation="terminate", time_limit=None):
+    env = TMaze(corridor_len=3, time_limit=time_limit)
+    env = VectorEnv(env, env.default_params, num_envs, truncation)
+    return env, ActorCritic(Flatten(), memory, 4, head_size=16)
+
+
+def runs_of(algo, num_runs):
+    return jax.tree.map(lambda x: jnp.full(num_runs, x, jnp.float32), algo)
+
+
+@jax.jit
+def train_runs(keys):
+    """(state, metrics) of two updates of a run for each key."""
+    init, update = make_train(*make(GRU(8)))
+    algo = runs_of(SMALL, len(keys))
+    return run_updates(update, init_runs(init, keys, algo), algo, 2, 2)
+
+
+def assert_close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+
+
+def numbers(state):
+    return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state)
+
+
+def test_runs_together_equal_runs_alone():
+    together, metrics = train_runs(run_keys(range(5, 8)))
+    for i, seed in enumerate(range(5, 8)):
+        alone, own_metrics = train_runs(run_keys([seed]))
+        assert_close(jax.tree.map(lambda x, i=i: x[i], numbers(together)), jax.tree.map(lambda x: x[0], numbers(alone)))
+        assert_close(jax.tree.map(lambda x, i=i: x[:, i], metrics), jax.tree.map(lambda x: x[:, 0], own_metrics))
+    params = together.learner.params["params"]["actor"]["kernel"]
+    assert not np.allclose(params[0], params[1])
+
+
+def test_settings_side_by_side_equal_settings_alone():
+    """A learning rate is a leaf: two settings in one program learn what each learns alone."""
+    init, update = make_train(*make(GRU(8)))
+    rates = [1e-3, 1e-2]
+
+    def train(algo, key):
+        return update(init(key, algo), algo)[0].learner.params
+
+    algo = runs_of(SMALL, 2).replace(learning_rate=jnp.array(rates))
+    keys = run_keys([0, 0])
+    together = jax.jit(jax.vmap(train))(algo, keys)
+    for i, rate in enumerate(rates):
+        alone = jax.jit(train)(SMALL.replace(learning_rate=rate), keys[0])
+        assert_close(jax.tree.map(lambda x, i=i: x[i], together), alone)
+    kernels = together["params"]["actor"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1])
+
+
+def test_segments_of_any_length_are_one_program_and_one_training():
+    init, update = make_train(*make(GRU(8)))
+    algo = runs_of(SMALL, 2)
+    state = jax.jit(partial(init_runs, init))(run_keys([0, 1]), algo)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def segment(state, num_updates):
+        return run_updates(update, state, algo, num_updates, 4)
+
+    whole, metrics = segment(state, jnp.int32(3))
+    part, first = segment(state, jnp.int32(1))
+    part, rest = segment(part, jnp.int32(2))
+    jax.tree.map(np.testing.assert_array_equal, numbers(whole), numbers(part))
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_array_equal(a[:3], np.concatenate([b[:1], c[:2]])), metrics, first, rest
+    )
+
+
+def test_state_holds_arrays_only():
+    state, _ = train_runs(run_keys([0]))
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))
+    assert state.update.dtype == jnp.int32
+    assert state.update.tolist() == [2]
+
+
+@pytest.mark.parametrize("name", known_names("model"))
+def test_ratio_stays_one_without_learning(name):
+    """Acting step by step and learning from the sequence are one function, over rollouts that cut episodes anywhere."""
+    config = compose([f"model={name}"])["model"]
+    if "num_layers" in config:
+        config |= {"num_layers": 1}
+    env, policy = make(instantiate(config, "model", "initialize_carry"), truncation="bootstrap", time_limit=5)
+    init, update = make_train(env, policy)
+    algo = PPO(learning_rate=0.0, num_steps=16, num_minibatches=2, update_epochs=2)
+    state = jax.jit(init)(jax.random.key(0), algo)
+    _, metrics = jax.jit(lambda state: jax.lax.scan(lambda s, _: update(s, algo), state, length=3))(state)
+    assert np.all(metrics["max_abs_log_ratio"] < 1e-5)
+    assert np.all(metrics["episodes"] > 0)
+
+
+def test_a2c_acts_and_learns_on_the_same_policy():
+    init, update = make_train(*make(GRU(8)))
+    algo = A2C(num_steps=16)
+    state = jax.jit(init)(jax.random.key(0), algo)
+    _, metrics = jax.jit(lambda state: jax.lax.scan(lambda s, _: update(s, algo), state, length=3))(state)
+    assert np.all(metrics["first_minibatch_max_abs_log_ratio"] < 1e-5)
+
+
+@pytest.mark.parametrize("algo", [SMALL, A2C(num_steps=8)])
+def test_learning_rate_anneals_to_zero_and_stays_there(algo):
+    steps = algo.update_epochs * algo.num_minibatches if isinstance(algo, PPO) else 1
+    algo = algo.replace(anneal_lr=True, num_updates=4, learning_rate=0.1, max_grad_norm=jnp.inf)
+    optimizer = algo.optimizer()
+    params = jnp.zeros(())
+    opt_state = optimizer.init(params)
+    sizes = []
+    for _ in range(6 * steps):
+        updates, opt_state = optimizer.update(jnp.ones(()), opt_state, params)
+        sizes.append(-float(updates))
+    np.testing.assert_allclose(sizes[::steps], [0.1, 0.075, 0.05, 0.025, 0.0, 0.0], rtol=1e-3, atol=1e-7)
+
+
+def test_many_runs_of_a_deep_model_initialise():
+    """QR factorisations side by side in one program have been seen to hang on CPU."""
+    init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))
+    initialise = jax.jit(partial(init_runs, init))
+    for attempt in range(10):
+        jax.block_until_ready(initialise(run_keys(range(64 * attempt, 64 * attempt + 64)), runs_of(SMALL, 64)))
+
+
+def test_evaluation_reads_parameters_alone():
+    """Each environment plays one episode; the same key gives the same score; greedy is not sampled."""
+    env, policy = make(GRU(8), num_envs=64)
+    init, _ = make_train(env, policy)
+    state = jax.jit(init)(jax.random.key(0), SMALL)
+    before = numbers(state)
+    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000), static_argnums=2)
+    sampled, again, greedy = (
+        evaluate(jax.random.key(1), state.learner.params, mode) for mode in ("sampled", "sampled", "greedy")
+    )
+    jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
+    jax.tree.map(np.testing.assert_array_equal, sampled, again)
+    assert sampled["episodes"] + sampled["unfinished"] == 64
+    assert sampled["unfinished"] == 0
+    assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
+
+
+def test_evaluation_cuts_off_endless_episodes():
+    env, policy = make(GRU(8), num_envs=8)
+    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
+    metrics = make_evaluate(env, policy, max_steps=2)(jax.random.key(1), params, "sampled")
+    assert (metrics["episodes"], metrics["unfinished"]) == (0, 8)
