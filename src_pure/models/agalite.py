@@ -19,9 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from src_pure.models.layers import Block, dense, head_size, heads
+from src_pure.models.layers import Block, dense, episode_time, head_size, heads
 from src_pure.ops import recurrence
 from src_pure.types import Array, PositiveInt
 
@@ -72,13 +71,6 @@ def initial_attention_carry(channels: Channels, batch_size: int, num_heads: int,
         values=tuple(value for weight in channels.weights if weight),
         time=jnp.zeros(batch_size, jnp.int32),
     )
-
-
-def episode_time(time: Array, reset: Array) -> Array:
-    """[T, B] step counter, 1 at the first step of an episode; time [B] is its value before the sequence."""
-    steps = jnp.arange(1, reset.shape[0] + 1)[:, None]
-    started = lax.cummax(jnp.where(reset, steps, 0))
-    return jnp.where(started > 0, steps - started + 1, time + steps)
 
 
 def agalite_attention(

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from src_pure.ops.recurrence import SAVED
 from src_pure.types import Array, Carry
@@ -24,6 +25,13 @@ def stacked_orthogonal(scale: float = 2.0**0.5):
         return jnp.concatenate([orthogonal(key, (size, size), dtype) for key in keys], axis=1)
 
     return initialize
+
+
+def episode_time(time: Array, reset: Array) -> Array:
+    """[T, B] step counter, 1 at the first step of an episode; time [B] is its value before the sequence."""
+    steps = jnp.arange(1, reset.shape[0] + 1)[:, None]
+    started = lax.cummax(jnp.where(reset, steps, 0))
+    return jnp.where(started > 0, steps - started + 1, time + steps)
 
 
 def heads(x: Array, num_heads: int) -> Array:
