@@ -73,7 +73,7 @@ def open_sinks(experiment: Experiment, config: dict, run_dir: RunDir) -> list[Si
 
 def report(summary: dict, run_dir: RunDir) -> None:
     """Prints what came out, on fresh evaluation episodes."""
-    for mode, scores in summary["final"].items():
+    for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
         metric = "success_rate" if "success_rate" in scores else "episode_return"
         score = scores[metric]
         low, high = score["interval"] or (None, None)

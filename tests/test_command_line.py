@@ -60,7 +60,7 @@ def test_summary(run):
         summary
     )
     assert summary["env_steps"] == 640
-    score = summary["final"]["sampled"]["success_rate"]
+    score = summary["final"]["success_rate"]
     assert score["episodes"] == 16
     assert score["runs"] == 2
     low, high = score["interval"]

@@ -99,6 +99,7 @@ def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dic
         interval = settings.evaluation.interval
         if done == settings.num_updates or (interval and done % interval == 0):
             run_dir.append_evaluation(_evaluate(experiment, program, state, done))
+    scores = final_scores(run_dir.evaluation.rows.to_pandas())
     summary = {
         "name": experiment.name,
         "parameters": num_parameters(state.learner.params) // settings.num_seeds,
@@ -107,7 +108,8 @@ def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dic
         "env_steps": done * settings.steps_per_update,
         "runs": settings.num_seeds,
         "wall_seconds": time.perf_counter() - start,
-        "final": final_scores(run_dir.evaluation.rows.to_pandas()),
+        "final": scores["sampled"],
+        "final_greedy": scores["greedy"],
         "versions": versions(),
         "commit": git_commit(),
     }
