@@ -320,6 +320,154 @@ def lstm_loop(inputs, reset, w_in, w, b):
     return np.stack(outputs)
 
 
+# --- transformers ----------------------------------------------------------------------------------------------------
+
+
+def sinusoid(position, size):
+    angles = position * 10_000.0 ** (-2.0 * np.arange(size // 2) / size)
+    return np.concatenate([np.sin(angles), np.cos(angles)])
+
+
+def attention_token(query, past, token, memory_len, reader, relative):
+    """[H, K]: the mean of the values of a token [D] and of the last memory_len of the list `past`, one by one.
+
+    `reader` holds scale, offset [D] and key, value [D, H, K]; `relative` is None or holds content_bias, position_bias
+    [H, K] and distance [D, H, K].
+    """
+    num_heads, d_head = query.shape
+    scale, offset, key, value = reader
+    window = [*past[-memory_len:], token]
+    out = np.zeros(query.shape)
+    for h in range(num_heads):
+        scores = []
+        for i, x in enumerate(window):
+            k = (x * scale + offset) @ key[:, h]
+            if relative is None:
+                scores.append(query[h] @ k)
+            else:
+                content_bias, position_bias, distance = relative
+                r = sinusoid(len(window) - 1 - i, len(token)) @ distance[:, h]
+                scores.append((query[h] + content_bias[h]) @ k + (query[h] + position_bias[h]) @ r)
+        weights = np.exp((np.array(scores) - max(scores)) / np.sqrt(d_head))
+        for weight, x in zip(weights / weights.sum(), window, strict=True):
+            out[h] += weight * ((x * scale + offset) @ value[:, h])
+    return out
+
+
+def attention_loop(query, tokens, reset, memory_len, reader, relative):
+    """out [T, B, H, K]; query [T, B, H, K], tokens [T, B, D], reset [T, B]."""
+    out = np.zeros(query.shape)
+    for b in range(reset.shape[1]):
+        past = []
+        for t in range(len(reset)):
+            if reset[t, b]:
+                past = []
+            out[t, b] = attention_token(query[t, b], past, tokens[t, b], memory_len, reader, relative)
+            past.append(tokens[t, b])
+    return out
+
+
+def dense(p, x):
+    return x @ p["kernel"] + p["bias"]
+
+
+def normalise(x):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+
+
+def layer_norm(p, x):
+    return normalise(x) * p["scale"] + p["bias"]
+
+
+def gate(p, x, y):
+    """GTrXL's: the three matrices of w, the two of u and u_n side by side, each on its own."""
+    w_r, w_z, w_n = np.split(p["w"]["kernel"], 3, axis=1)
+    u_r, u_z = np.split(p["u"]["kernel"], 2, axis=1)
+    r = sigmoid(y @ w_r + x @ u_r)
+    z = sigmoid(y @ w_z + x @ u_z - p["bias"])
+    return (1 - z) * x + z * np.tanh(y @ w_n + (r * x) @ p["u_n"]["kernel"])
+
+
+def memory_attention(p, tokens, past, memory_len, num_heads):
+    def by_head(kernel):
+        return kernel.reshape(*kernel.shape[:-1], num_heads, -1)
+
+    size = len(tokens)
+    scale, offset = p.get("scale", np.ones(size)), p.get("offset", np.zeros(size))
+    reader = (scale, offset, by_head(p["key"]), by_head(p["value"]))
+    relative = (p["content_bias"], p["position_bias"], by_head(p["distance"])) if "distance" in p else None
+    query = by_head((tokens * scale + offset) @ p["query"])
+    out = attention_token(query, past, tokens, memory_len, reader, relative)
+    past.append(tokens)
+    return dense(p["out"], out.reshape(-1))
+
+
+def transformer_block(p, residual, x, past, memory_len, num_heads):
+    """out [D] of a token x [D]; appends what the block remembers of it to the list `past`."""
+    tokens = normalise(x) if residual == "gated" else x
+    attended = memory_attention(p["attention"], tokens, past, memory_len, num_heads)
+
+    def ffc(x):
+        return dense(p["ffc"]["out"], relu(dense(p["ffc"]["in"], x)))
+
+    if residual == "gated":
+        x = gate(p["gate_attention"], x, relu(attended))
+        return gate(p["gate_ffc"], x, relu(ffc(layer_norm(p["LayerNorm_0"], x))))
+    if residual == "post_norm":
+        x = layer_norm(p["LayerNorm_0"], x + attended)
+        return layer_norm(p["LayerNorm_1"], x + ffc(x))
+    if residual == "rezero":
+        x = x + p["alpha_attention"] * attended
+        return x + p["alpha_ffc"] * ffc(x)
+    x = gate(p["gate_attention"], x, p["alpha_attention"] * relu(attended))
+    return gate(p["gate_ffc"], x, p["alpha_ffc"] * relu(ffc(x)))
+
+
+def transformer_loop(p, model, inputs, reset):
+    """out [T, B, D] of a stack of blocks; `model` is read for its settings only."""
+    num_steps, num_rows = reset.shape
+    out = np.zeros((num_steps, num_rows, model.d_model))
+    for b in range(num_rows):
+        for t in range(num_steps):
+            if reset[t, b] or t == 0:
+                past, start = [[] for _ in range(model.num_layers)], t
+            x = relu(dense(p["embed"], inputs[t, b]))
+            if model.positions == "absolute":
+                x = x + sinusoid(t - start, model.d_model)
+            for i in range(model.num_layers):
+                x = transformer_block(p[f"block_{i}"], model.residual, x, past[i], model.memory_len, model.num_heads)
+            out[t, b] = x
+    return out
+
+
+def adaptive_transformer_loop(p, model, inputs, reset):
+    """(out [T, B, D], iterations [T, B]) of one block applied until the halting probabilities add up."""
+    num_steps, num_rows = reset.shape
+    out, iterations = np.zeros((num_steps, num_rows, model.d_model)), np.zeros((num_steps, num_rows))
+    for b in range(num_rows):
+        for t in range(num_steps):
+            if reset[t, b] or t == 0:
+                past, start = [[] for _ in range(model.max_iterations)], t
+            x = relu(dense(p["embed"], inputs[t, b]))
+            halted, total = False, 0.0
+            for n in range(model.max_iterations):
+                place = np.zeros(model.d_model)
+                if model.positions == "absolute":
+                    place = sinusoid(t - start, model.d_model) + sinusoid(n, model.d_model)
+                new = transformer_block(
+                    p["block"], model.residual, x + place, past[n], model.memory_len, model.num_heads
+                )
+                if halted:
+                    continue  # later tokens see the state it stopped in
+                x = new
+                probability = sigmoid(dense(p["halting"], x))[0]
+                halted = total + probability >= model.halting_threshold or n == model.max_iterations - 1
+                out[t, b] += (1.0 - total if halted else probability) * x
+                total += probability
+                iterations[t, b] = n + 1
+    return out, iterations
+
+
 # --- returns ---------------------------------------------------------------------------------------------------------
 
 

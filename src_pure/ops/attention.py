@@ -1,0 +1,167 @@
+"""Banded attention with memory: a token attends to itself and to the last M tokens of its own episode, no more.
+
+The memory of a layer is what attention reads, x [B, M, D], and keys and values are y W_K and y W_V of y = x * scale +
+offset, the affine part of a layer normalisation whose statistics are in x. The memory is a ring: token n of an episode
+(from 0) is in slot n mod M. Nothing in it is ever moved, and no gradient flows into it.
+
+The score of a token with the one `distance` before it is Transformer-XL's (Dai et al., arXiv:1901.02860, sec. 3.3)
+
+    ((q + u) . k + (q + v) . r_distance) / sqrt(K)
+
+Sizes: T time, B batch, H heads, K head size, D width of a token, M memory.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from src_pure.types import Array
+
+BLOCK = 128  # queries scored at once against the M + BLOCK tokens they may see: bounds what the band wastes
+MASKED = -1e30  # score of what may not be seen; finite, so that its gradient is 0 and not NaN
+
+
+class Relative(NamedTuple):
+    """Relative positions of Transformer-XL. None instead: the token itself says where it is."""
+
+    content_bias: Array  # u [H, K]
+    position_bias: Array  # v [H, K]
+    distances: Array  # [M + 1, H, K]: r of distance M, M - 1, ..., 0
+
+
+class Reader(NamedTuple):
+    """How one layer reads a token x: its key is y W_K and its value y W_V, y = x * scale + offset."""
+
+    scale: Array  # [D]
+    offset: Array  # [D]
+    key: Array  # [D, H, K]
+    value: Array  # [D, H, K]
+    relative: Relative | None
+
+
+def sinusoids(positions: Array, size: int) -> Array:
+    """[..., size]: sines, then cosines of positions [...] at falling frequencies (Vaswani et al., arXiv:1706.03762)."""
+    frequencies = 10_000.0 ** (-2.0 * np.arange(size // 2) / size)
+    angles = positions[..., None] * frequencies.astype(np.float32)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def attend(memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader) -> tuple[Array, Array]:
+    """(memory after the tokens, mean of the values [T, B, H, K]).
+
+    memory: [B, M, D]; seen: [T, B] int32, tokens of the episode before this one; query: [T, B, H, K];
+    tokens: [T, B, D]. One token is scored without projecting the memory, see `attend_step`.
+    """
+    memory = lax.stop_gradient(memory)
+    if len(tokens) == 1:
+        memory, out = attend_step(memory, seen[0], query[0], tokens[0], reader)
+        return memory, out[None]
+    return attend_sequence(memory, seen, query, tokens, reader)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# one token, while acting
+
+
+def attend_step(memory: Array, seen: Array, query: Array, token: Array, reader: Reader) -> tuple[Array, Array]:
+    """(memory, out [B, H, K]) of one token: seen [B], query [B, H, K], token [B, D].
+
+    Projections go to the single query and the single mean instead of the M tokens they are scored with:
+    q . (y W_K) = (q W_K^T) . y and sum_m p_m (y_m W_V) = (sum_m p_m y_m) W_V. The offset adds the same to all scores.
+    """
+    memory_len, num_heads = memory.shape[1], query.shape[1]
+    slot = seen % memory_len
+    order = (jnp.arange(memory_len) - slot[:, None]) % memory_len  # [B, M]: 0 is the oldest, M tokens ago
+    query = query * query.shape[-1] ** -0.5
+    absorbed, position = _absorb(query, reader)  # [B, H, D], [B, H, M + 1] by falling distance
+    scores = jnp.einsum("bhd,bmd->bhm", absorbed, memory)
+    own = jnp.einsum("bhd,bd->bh", absorbed, token)[..., None]
+    if position is not None:
+        by_slot = jnp.broadcast_to(order[:, None], (len(order), num_heads, memory_len))
+        scores += jnp.take_along_axis(position[..., :-1], by_slot, axis=-1)
+        own += position[..., -1:]
+    scores = jnp.where((memory_len - order <= seen[:, None])[:, None], scores, MASKED)
+    weights = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1))
+    mean = jnp.einsum("bhm,bmd->bhd", weights[..., :-1], memory) + weights[..., -1:] * token[:, None]
+    memory, mean = lax.optimization_barrier((memory, mean))  # written after it was read: in place, without a copy
+    memory = memory.at[jnp.arange(len(memory)), slot].set(token)
+    return memory, jnp.einsum("bhd,dhk->bhk", mean * reader.scale + reader.offset, reader.value)
+
+
+def _absorb(query: Array, reader: Reader) -> tuple[Array, Array | None]:
+    """What a scaled query [B, H, K] is to the tokens of the memory, and to each distance."""
+    relative = reader.relative
+    content = query if relative is None else query + relative.content_bias * query.shape[-1] ** -0.5
+    absorbed = jnp.einsum("bhk,dhk->bhd", content, reader.key) * reader.scale
+    if relative is None:
+        return absorbed, None
+    position = query + relative.position_bias * query.shape[-1] ** -0.5
+    return absorbed, jnp.einsum("bhk,ehk->bhe", position, relative.distances)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a sequence, while learning
+
+
+def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader) -> tuple[Array, Array]:
+    """As T calls of `attend_step`, with keys and values projected once, in blocks of queries."""
+    num_steps, memory_len = len(tokens), memory.shape[1]
+    past = _rotate(memory, seen[0])  # oldest first; after a reset in any order, as none of it is seen
+    context = jnp.concatenate([past, tokens.swapaxes(0, 1)], axis=1)  # [B, M + T, D]
+    y = context * reader.scale + reader.offset
+    keys = jnp.einsum("bjd,dhk->hbjk", y, reader.key)
+    values = jnp.einsum("bjd,dhk->hbjk", y, reader.value)
+    queries = query.transpose(2, 1, 0, 3) * query.shape[-1] ** -0.5  # [H, B, T, K]
+    out = []
+    for first in range(0, num_steps, BLOCK):
+        block, window = slice(first, first + BLOCK), slice(first, first + BLOCK + memory_len)
+        out.append(
+            _attend_block(
+                queries[:, :, block], keys[:, :, window], values[:, :, window], seen[block].T, reader.relative
+            )
+        )
+    out = jnp.concatenate(out, axis=2).transpose(2, 1, 0, 3)
+    return _rotate(context[:, num_steps:], -(seen[-1] + 1)), out
+
+
+def _rotate(memory: Array, shift: Array) -> Array:
+    """memory [B, M, D] whose slot m is slot m + shift [B] of the argument, modulo M."""
+    memory_len = memory.shape[1]
+    source = (jnp.arange(memory_len) + shift[:, None]) % memory_len
+    return jnp.take_along_axis(memory, source[..., None], axis=1)
+
+
+def _attend_block(queries: Array, keys: Array, values: Array, seen: Array, relative: Relative | None) -> Array:
+    """[H, B, C, K] for scaled queries [H, B, C, K]; keys, values [H, B, M + C, K]; seen [B, C].
+
+    Query i stands at key M + i.
+    """
+    num_queries, num_keys = queries.shape[2], keys.shape[2]
+    memory_len = num_keys - num_queries
+    if relative is None:
+        scores = jnp.einsum("hbtk,hbjk->hbtj", queries, keys)
+    else:
+        scale = queries.shape[-1] ** -0.5
+        content = queries + scale * relative.content_bias[:, None, None]
+        position = queries + scale * relative.position_bias[:, None, None]
+        scores = jnp.einsum("hbtk,hbjk->hbtj", content, keys) + _position_scores(position, relative.distances)
+    distance = memory_len + np.arange(num_queries)[:, None] - np.arange(num_keys)  # [C, M + C]
+    visible = (distance >= 0) & (distance <= jnp.minimum(seen, memory_len)[..., None])  # [B, C, M + C]
+    weights = jax.nn.softmax(jnp.where(visible, scores, MASKED))
+    return jnp.einsum("hbtj,hbjk->hbtk", weights, values)
+
+
+def _position_scores(queries: Array, distances: Array) -> Array:
+    """[H, B, C, M + C] whose (i, i + e) is query i times distances[e]; wrong outside of that band.
+
+    With C columns of zeros behind the M + 1 distances a row is one longer than its result, so that reading the same
+    numbers in rows of M + C moves each row one further to the right.
+    """
+    num_heads, batch_size, num_queries, _ = queries.shape
+    num_keys = len(distances) - 1 + num_queries
+    padded = jnp.pad(distances, ((0, num_queries), (0, 0), (0, 0)))
+    scores = jnp.einsum("hbtk,ehk->hbte", queries, padded).reshape(num_heads, batch_size, -1)
+    return scores[..., : num_queries * num_keys].reshape(num_heads, batch_size, num_queries, num_keys)
