@@ -114,7 +114,7 @@ def chunked_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[
     return scan_outer_readout(state, factors)
 
 
-def _chunks(tree, num_steps: int):
+def chunks(tree, num_steps: int):
     """[T, ...] -> [T / CHUNK, CHUNK, ...]; zeros behind the end change no state (gate 0) and read nothing (query 0)."""
     padding = -num_steps % CHUNK
 
@@ -125,16 +125,18 @@ def _chunks(tree, num_steps: int):
     return jax.tree.map(split, tree)
 
 
-def _unchunk(tree, num_steps: int):
+def unchunk(tree, num_steps: int):
+    """[T / CHUNK, CHUNK, ...] -> [T, ...], without what was behind the end."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_steps], tree)
 
 
-def _factor_chunks(factors: Factors) -> Factors:
+def factor_chunks(factors):
+    """Chunks of a NamedTuple whose `keep` [T, B] is 1 behind the end, where all else is 0."""
     num_steps = factors.keep.shape[0]
-    chunks = _chunks(factors, num_steps)
+    split = chunks(factors, num_steps)
     if num_steps % CHUNK == 0:
-        return chunks
-    return chunks._replace(keep=_chunks(factors.keep - 1.0, num_steps) + 1.0)  # keep is 1 behind the end
+        return split
+    return split._replace(keep=chunks(factors.keep - 1.0, num_steps) + 1.0)
 
 
 def _outer_readout_forward(state, factors):
@@ -142,8 +144,8 @@ def _outer_readout_forward(state, factors):
         last, readout = scan_outer_readout(state, x)
         return last, (state, readout)
 
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, _factor_chunks(factors)), SAVED)
-    return (last, _unchunk(readout, factors.keep.shape[0])), (starts, factors)
+    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(factors)), SAVED)
+    return (last, unchunk(readout, factors.keep.shape[0])), (starts, factors)
 
 
 def _outer_readout_backward(residuals, cotangents):
@@ -156,9 +158,9 @@ def _outer_readout_backward(residuals, cotangents):
         _, previous = lax.scan(lambda state, x: (_advance(state, x), state), start, factors)
         return lax.scan(_outer_readout_reverse_step, d_state, (previous, factors, d_readout), reverse=True)
 
-    inputs = (starts, _factor_chunks(factors), _chunks(d_readout, num_steps))
+    inputs = (starts, factor_chunks(factors), chunks(d_readout, num_steps))
     d_first, d_factors = lax.scan(chunk, d_last, inputs, reverse=True)
-    return d_first, Factors(None, None, *_unchunk(d_factors, num_steps))
+    return d_first, Factors(None, None, *unchunk(d_factors, num_steps))
 
 
 def _outer_readout_reverse_step(d_state, x):
