@@ -284,6 +284,72 @@ def agalite_head_loop(query, key, value, beta, gamma, p1, p2, p3, reset, angles,
     return out
 
 
+# --- GaLiTe ----------------------------------------------------------------------------------------------------------
+
+
+def elu_plus_one(x):
+    return x + 1.0 if x > 0 else np.exp(x)
+
+
+def galite_features(x, p, name, nu):
+    """The list of features of one token x [D]; p [eta] is read by the outer products."""
+    if name in ("relu", "elu+1"):
+        return [relu(number) if name == "relu" else elu_plus_one(number) for number in x]
+    if name == "dpfp":
+        both = [relu(number) for number in [*x, *(-x)]]
+        return [both[i] * both[(i + shift) % len(both)] for shift in range(1, nu + 1) for i in range(len(both))]
+    activation = relu if name == "outer_relu" else elu_plus_one
+    return [activation(row) * activation(number) for row in p for number in x]
+
+
+def galite_feature_gates(gamma, p3, name):
+    if name in ("relu", "elu+1"):
+        return [sigmoid(number) for number in gamma]
+    columns = [*gamma, *gamma] if name == "dpfp" else gamma
+    return [sigmoid(row) * sigmoid(number) for row in p3 for number in columns]
+
+
+def galite_loop(
+    query, key, value, beta, gamma, p1, p2, p3, reset, decay, gating="elementwise", feature_map="outer_relu", nu=1,
+    eps=1e-10,
+):  # fmt: skip
+    """out [T, B, H, D], the state of each head one number at a time (arXiv:2310.15719, section 3)."""
+    out = np.zeros(value.shape)
+    nothing = [0.0] * query.shape[0]
+    for b in range(query.shape[1]):
+        for h in range(query.shape[2]):
+            arrays = [nothing if x is None else x[:, b, h] for x in (query, key, value, beta, gamma, p1, p2, p3)]
+            out[:, b, h] = galite_head_loop(*arrays, reset[:, b], decay, gating, feature_map, nu, eps)
+    return out
+
+
+def galite_head_loop(query, key, value, beta, gamma, p1, p2, p3, reset, decay, gating, feature_map, nu, eps):
+    out = np.zeros(value.shape)
+    for t in range(len(reset)):
+        k = galite_features(key[t], p1[t], feature_map, nu)
+        q = galite_features(query[t], p2[t], feature_map, nu)
+        if t == 0 or reset[t]:
+            C, s = np.zeros((value.shape[1], len(k))), np.zeros(len(k))
+        for f in range(len(k)):
+            if gating == "none":
+                s[f] += k[f]
+                C[:, f] += [v * k[f] for v in value[t]]
+            elif gating == "scalar":
+                a = sigmoid(beta[t, 0])
+                s[f] = (1 - a) * s[f] + a * k[f]
+                C[:, f] = [(1 - a) * c + a * v * k[f] for c, v in zip(C[:, f], value[t], strict=True)]
+            else:
+                g = galite_feature_gates(gamma[t], p3[t], feature_map)[f]
+                s[f] = (1 - g) * s[f] + g * k[f]
+                for d, b in enumerate(sigmoid(beta[t])):
+                    kept = (1 - b) * (1 - g) if decay == "product" else 1 - b * g
+                    C[d, f] = kept * C[d, f] + b * value[t, d] * g * k[f]
+        for d in range(value.shape[1]):
+            numerator = sum(C[d, f] * q[f] for f in range(len(k)))
+            out[t, d] = numerator / (sum(s[f] * q[f] for f in range(len(k))) + eps)
+    return out
+
+
 # --- GRU and LSTM ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,240 @@
+"""GaLiTe: gated linear attention with its exact matrix state (Pramanik et al., arXiv:2310.15719), and its ablations.
+
+One head of size D with F features, over the raw projections of a token; C [D, F] and s [F] start an episode at 0:
+
+    k = phi(key)    q = phi(query)    b = sigmoid(beta) [D]    g = sigmoid(p3) (x) sigmoid(gamma) [F]
+    C = decay . C + (b value) (x) (g k)      s = (1 - g) s + g k      out = C q / (s . q + eps)
+
+    decay    product:  (1 - b) (x) (1 - g), the paper's; what AGaLiTe approximates
+             released: 1 - b (x) g, the released code's, which forgets far more slowly
+    gating   elementwise: as above
+             scalar: C = (1 - a) C + a value (x) k, s alike; a = sigmoid(beta), one for each head (Peng et al.,
+                     arXiv:2103.02143)
+             none: C = C + value (x) k, s alike, the linear transformer (Katharopoulos et al., arXiv:2006.16236)
+    phi(x)   outer_relu: relu(p) (x) relu(x)      outer_elu+1: (elu(p) + 1) (x) (elu(x) + 1)       F = eta D
+             relu: relu(x)                        elu+1: elu(x) + 1                                F = D
+             dpfp: y . roll(y, j) for j = 1..nu, y = relu([x, -x]) (Schlag et al., arXiv:2102.11174)  F = 2 nu D
+
+p is p1 for the key and p2 for the query. g has one factor for each feature: sigmoid(gamma) alone where F = D, and for
+dpfp sigmoid(p3_j) sigmoid(gamma_i) on both features of shift j that start at x_i and at -x_i.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from src_pure.models.layers import Block, PostNormBlock, UngatedBlock, dense, head_size, heads
+from src_pure.ops import matrix_recurrence
+from src_pure.ops.matrix_recurrence import MatrixFactors, MatrixState
+from src_pure.types import Array, PositiveInt
+
+EPS = 1e-10
+
+DecayName = Literal["product", "released"]
+Gating = Literal["elementwise", "scalar", "none"]
+FeatureMap = Literal["outer_relu", "outer_elu+1", "relu", "elu+1", "dpfp"]
+BlockOrder = Literal["gtrxl", "trxl", "post-ln"]
+Implementation = Literal["auto", "chunked", "scan"]
+
+
+def outer(row: Array, column: Array) -> Array:
+    """[..., E] (x) [..., D] -> [..., E D]"""
+    product = row[..., :, None] * column[..., None, :]
+    return product.reshape(*product.shape[:-2], -1)
+
+
+def elu_plus_one(x: Array) -> Array:
+    return jax.nn.elu(x) + 1.0
+
+
+def dpfp(x: Array, nu: int) -> Array:
+    """[..., D] -> [..., 2 nu D]: products of neighbours at distances 1..nu in relu([x, -x])."""
+    y = jnp.concatenate([jax.nn.relu(x), jax.nn.relu(-x)], axis=-1)
+    return jnp.concatenate([y * jnp.roll(y, -shift, axis=-1) for shift in range(1, nu + 1)], axis=-1)
+
+
+FEATURES: dict[str, Callable[[Array, Array | None, int], Array]] = {
+    "outer_relu": lambda x, p, nu: outer(jax.nn.relu(p), jax.nn.relu(x)),
+    "outer_elu+1": lambda x, p, nu: outer(elu_plus_one(p), elu_plus_one(x)),
+    "relu": lambda x, p, nu: jax.nn.relu(x),
+    "elu+1": lambda x, p, nu: elu_plus_one(x),
+    "dpfp": lambda x, p, nu: dpfp(x, nu),
+}
+
+
+def num_features(feature_map: FeatureMap, d_head: int, eta: int) -> int:
+    """F; eta is nu where the map is dpfp."""
+    return d_head * {"relu": 1, "elu+1": 1, "dpfp": 2 * eta}.get(feature_map, eta)
+
+
+def row_sizes(gating: Gating, feature_map: FeatureMap, eta: int) -> tuple[int, int, int]:
+    """How many of p1, p2 and p3 a head needs."""
+    features = eta if feature_map.startswith("outer") else 0
+    gates = eta if gating == "elementwise" and feature_map not in ("relu", "elu+1") else 0
+    return features, features, gates
+
+
+def feature_gate(gamma: Array, p3: Array | None, feature_map: FeatureMap) -> Array:
+    """g [T, B, H, F]"""
+    gate = jax.nn.sigmoid(gamma)
+    if feature_map in ("relu", "elu+1"):
+        return gate
+    if feature_map == "dpfp":
+        gate = jnp.concatenate([gate, gate], axis=-1)
+    return outer(jax.nn.sigmoid(p3), gate)
+
+
+def initial_state(batch_size: int, num_heads: int, d_head: int, features: int) -> MatrixState:
+    return MatrixState(
+        matrix=jnp.zeros((batch_size, num_heads, d_head, features)),
+        normaliser=jnp.zeros((batch_size, num_heads, features)),
+    )
+
+
+def galite_attention(
+    carry: MatrixState | None,
+    query: Array,
+    key: Array,
+    value: Array,
+    beta: Array | None,
+    gamma: Array | None,
+    p1: Array | None,
+    p2: Array | None,
+    p3: Array | None,
+    reset: Array,
+    *,
+    decay: DecayName,
+    gating: Gating = "elementwise",
+    feature_map: FeatureMap = "outer_relu",
+    nu: int = 1,
+    implementation: Implementation = "auto",
+) -> tuple[MatrixState, Array]:
+    """(carry, out [T, B, H, D]) from raw projections, before relu and sigmoid.
+
+    query, key, value, beta, gamma: [T, B, H, D]; p1, p2, p3: [T, B, H, eta]; reset: [T, B] bool. carry None is fresh.
+    What an ablation does not use may be None; beta is [T, B, H, 1] for `scalar`, p3 [T, B, H, nu] for `dpfp`. `nu` is
+    read by dpfp alone, `decay` by elementwise gates alone: with one gate both decays are 1 - a.
+    """
+    features = FEATURES[feature_map]
+    key, query = features(key, p1, nu), features(query, p2, nu)  # [T, B, H, F]
+    row_gate, column_gate = jnp.zeros_like(value), jnp.zeros_like(key)
+    if gating == "elementwise":
+        row_gate, column_gate = jax.nn.sigmoid(beta), feature_gate(gamma, p3, feature_map)
+        value, key = row_gate * value, column_gate * key
+    elif gating == "scalar":
+        column_gate = jnp.broadcast_to(jax.nn.sigmoid(beta), key.shape)
+        key = column_gate * key
+    if carry is None:
+        carry = initial_state(*value.shape[1:], key.shape[-1])
+    factors = MatrixFactors(1.0 - reset.astype(value.dtype), row_gate, column_gate, value, key, query)
+    readout = _READOUT[decay if gating == "elementwise" else "product", implementation]
+    carry, (numerator, denominator) = readout(carry, factors)
+    return carry, numerator / (denominator[..., None] + EPS)
+
+
+def scan_product(state: MatrixState, factors: MatrixFactors):
+    return matrix_recurrence.scan_readout(state, factors, matrix_recurrence.product_decay)
+
+
+def scan_released(state: MatrixState, factors: MatrixFactors):
+    return matrix_recurrence.scan_readout(state, factors, matrix_recurrence.released_decay)
+
+
+_READOUT = {
+    ("product", "auto"): matrix_recurrence.product_readout,
+    ("product", "chunked"): matrix_recurrence.product_readout,
+    ("product", "scan"): scan_product,
+    ("released", "auto"): matrix_recurrence.released_readout,
+    ("released", "chunked"): matrix_recurrence.released_readout,
+    ("released", "scan"): scan_released,
+}
+
+
+class GaLiTeAttention(nn.Module):
+    """Projections, galite_attention and the output projection of one layer."""
+
+    d_model: int
+    num_heads: int
+    d_head: int
+    eta: int
+    decay: DecayName
+    gating: Gating
+    feature_map: FeatureMap
+    implementation: Implementation
+
+    @nn.compact
+    def __call__(self, carry: MatrixState, inputs: Array, reset: Array) -> tuple[MatrixState, Array]:
+        elementwise = self.gating == "elementwise"
+        width = self.num_heads * self.d_head * (5 if elementwise else 3)
+        key, query, value, *gates = jnp.split(
+            heads(dense(width, name="kqv_gates")(inputs), self.num_heads), width // (self.num_heads * self.d_head), -1
+        )
+        beta, gamma = gates if elementwise else (None, None)
+        if self.gating == "scalar":
+            beta = heads(dense(self.num_heads, name="gate")(inputs), self.num_heads)
+        p1, p2, p3 = self.rows(inputs)
+        carry, out = galite_attention(
+            carry, query, key, value, beta, gamma, p1, p2, p3, reset, decay=self.decay, gating=self.gating,
+            feature_map=self.feature_map, nu=self.eta, implementation=self.implementation,
+        )  # fmt: skip
+        return carry, dense(self.d_model, name="out")(out.reshape(*out.shape[:2], -1))
+
+    def rows(self, inputs: Array) -> list[Array]:
+        """p1, p2, p3 [T, B, H, eta], without entries where they are not used."""
+        first, second, third = row_sizes(self.gating, self.feature_map, self.eta)
+        if first + third == 0:
+            return [None, None, None]
+        rows = dense(self.num_heads * (first + second + third), name="features")(inputs)
+        return jnp.split(heads(rows, self.num_heads), (first, first + second), axis=-1)
+
+
+BLOCKS = {"gtrxl": Block, "trxl": UngatedBlock, "post-ln": PostNormBlock}
+
+
+class GaLiTe(nn.Module):
+    """A stack of blocks around GaLiTe attention; the first dense layer accepts any D_in."""
+
+    num_layers: PositiveInt = 4
+    d_model: PositiveInt = 128
+    num_heads: PositiveInt = 4
+    d_head: PositiveInt | None = 64  # None: d_model / num_heads
+    d_ffc: PositiveInt = 128
+    eta: PositiveInt = 2
+    decay: DecayName = "product"
+    gating: Gating = "elementwise"
+    feature_map: FeatureMap = "outer_relu"
+    block: BlockOrder = "gtrxl"
+    implementation: Implementation = "auto"
+
+    def __post_init__(self):
+        head_size(self.d_model, self.num_heads, self.d_head)
+        super().__post_init__()
+
+    def initialize_carry(self, batch_size: int) -> tuple[MatrixState, ...]:
+        d_head = head_size(self.d_model, self.num_heads, self.d_head)
+        features = num_features(self.feature_map, d_head, self.eta)
+        return (initial_state(batch_size, self.num_heads, d_head, features),) * self.num_layers
+
+    @nn.compact
+    def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[MatrixState, ...], Array]:
+        d_head = head_size(self.d_model, self.num_heads, self.d_head)
+        x = nn.relu(dense(self.d_model, name="embed")(inputs))
+        new_carry = []
+        for i, layer_carry in enumerate(carry):
+            attention = GaLiTeAttention(
+                self.d_model,
+                self.num_heads,
+                d_head,
+                self.eta,
+                self.decay,
+                self.gating,
+                self.feature_map,
+                self.implementation,
+                parent=None,
+            )
+            layer_carry, x = BLOCKS[self.block](attention, self.d_ffc, name=f"block_{i}")(layer_carry, x, reset)
+            new_carry.append(layer_carry)
+        return tuple(new_carry), x
