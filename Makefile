@@ -16,7 +16,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	touch $@
 
-train: setup  # AGaLiTe learns to remember a cue over a corridor of 40 cells
+train: setup  # AGaLiTe learns to remember a cue over a corridor of 30 cells
 	run=runs/quickstart/$$(date +%Y-%m-%d_%H-%M-%S) && \
 	$(VENV)/bin/python trainer_pure.py +tmaze=quickstart run_dir=$$run && \
 	$(VENV)/bin/python scripts/plot.py $$run

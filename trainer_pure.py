@@ -4,12 +4,14 @@ Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 130 interrup
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
@@ -20,14 +22,19 @@ from src_pure.usage import usage
 WRONG_INPUT, NOT_A_NUMBER, INTERRUPTED = 2, 3, 130
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{message}; see --help")
+
+
 def main(arguments: Sequence[str]) -> int:
     """The exit code of the training that the command-line arguments describe."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
     parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_intermixed_args(arguments)
         config = compose(options.overrides, options.config)
         experiment = build(config)
         if options.help:
@@ -36,6 +43,14 @@ def main(arguments: Sequence[str]) -> int:
         run_dir = RunDir.create(experiment.settings.run_dir or default_run_dir(experiment), experiment.config_yaml)
     except (ConfigError, OSError) as error:
         return stop(WRONG_INPUT, error)
+    try:
+        return run(experiment, config, run_dir)
+    finally:
+        run_dir.discard()
+
+
+def run(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> int:
+    """The exit code of training an experiment into a new run folder."""
     settings = experiment.settings
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
     print(f"{experiment.name}: {size} -> {run_dir.path}", flush=True)
@@ -43,6 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
             summary = train(experiment, run_dir, sinks)
+    except ConnectionError as error:
+        return stop(WRONG_INPUT, error)
     except NumericalError as error:
         run_dir.log(f"error: {error}")
         return stop(NOT_A_NUMBER, error)
@@ -61,28 +78,32 @@ def default_run_dir(experiment: Experiment) -> Path:
     return Path("runs") / experiment.name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def open_sinks(experiment: Experiment, config: dict, run_dir: RunDir) -> list[Sink]:
+def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> list[Sink]:
     settings = experiment.settings
-    sinks = [progress(settings.num_updates, sys.stdout)]
+    sinks = []
     if settings.wandb.mode != "disabled":
         sinks.append(WandbSink(run_dir.path, **settings.wandb.model_dump(), config=config))
     if settings.tensorboard:
         sinks.append(TensorBoardSink(run_dir.path))
-    return sinks
+    return [*sinks, progress(settings.num_updates, sys.stdout)]
 
 
-def report(summary: dict, run_dir: RunDir) -> None:
+def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     """Prints what came out, on fresh evaluation episodes."""
     for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
         metric = "success_rate" if "success_rate" in scores else "episode_return"
         score = scores[metric]
+        unfinished = summary["final_unfinished_episodes"][mode]
+        cut_off = f", {unfinished:,} more were cut off at evaluation.max_steps" if unfinished else ""
+        mean = f"{score['mean']:.3f}" if score["episodes"] else "missing"
         low, high = score["interval"] or (None, None)
         interval = f", 95% interval over runs {low:.3f} to {high:.3f}" if low is not None else ""
-        print(f"{metric} ({mode} policy): {score['mean']:.3f} over {score['episodes']:,} fresh episodes{interval}")
+        print(f"{metric} ({mode} policy): {mean} over {score['episodes']:,} fresh episodes{interval}{cut_off}")
     speed = f"{summary['steps_per_second']:,.0f} steps/s, compiled in {summary['compile_seconds']:.0f} s"
     print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache" / "jax"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
     sys.exit(main(sys.argv[1:]))

@@ -10,11 +10,10 @@ import time
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from src_pure.build import build, compose
-from src_pure.runs.loop import run_keys
-from src_pure.train import init_runs, make_train, run_updates
+from src_pure.runs.loop import training_keys
+from src_pure.train import init_runs, make_train, run_updates, runs_of
 
 AGALITE = ["model=agalite", "task.corridor_len=160", "num_envs=64", "num_steps=128", "algo.num_minibatches=8"]
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160"]
@@ -36,16 +35,16 @@ def measure(overrides: list[str], calls: int) -> tuple[float, float, float]:
     experiment = build(compose(overrides))
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
-    algo = jax.tree.map(lambda x: jnp.full(settings.num_seeds, x, jnp.float32), experiment.algo)
-    state = jax.jit(partial(init_runs, init))(run_keys(settings.seeds), algo)
+    algo = runs_of(experiment.algo, settings.num_seeds)
+    state = jax.jit(partial(init_runs, init))(training_keys(settings.seeds), algo)
     segment = jax.jit(partial(run_updates, update, max_updates=1), donate_argnums=0)
     start = time.perf_counter()
-    program = segment.lower(state, algo, num_updates=jnp.int32(1)).compile()
+    program = segment.lower(state, algo, num_updates=1).compile()
     compile_seconds = time.perf_counter() - start
     seconds = []
     for _ in range(1 + calls):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(program(state, algo, num_updates=jnp.int32(1)))
+        state, _ = jax.block_until_ready(program(state, algo, num_updates=1))
         seconds.append(time.perf_counter() - start)
     steps = settings.steps_per_update * settings.num_seeds
     return compile_seconds, steps / statistics.median(seconds[1:]), program.memory_analysis().temp_size_in_bytes / 1e6
@@ -56,6 +55,8 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5, help="timed calls of one update each (5)")
     parser.add_argument("--only", choices=CASES, help="one case alone")
     options = parser.parse_args()
+    if options.calls < 1:
+        parser.error(f"--calls must be at least 1, got {options.calls}")
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, T-Maze v2, PPO, 128 steps, 4 epochs")
     print(f"{'':32}{'compile s':>10}{'steps/s':>10}{'temporaries MB':>16}")
     speed = {}

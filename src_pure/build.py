@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import hydra
 import pydantic
+from annotated_types import Gt, Lt, MinLen
 from omegaconf import OmegaConf
 
 from src_pure.algos.base import Algorithm
@@ -22,15 +23,24 @@ from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
-MAX_SEED = 2**32
 
 
 class ConfigError(ValueError):
     """Wrong input, said in one line: what was wanted, what was found, what to change."""
 
 
+DERIVED = {"algo.num_steps": "num_steps", "algo.num_updates": "total_steps"}  # set from these, never by themselves
+
+
 class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def refuse_bool_as_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("Input should be a number")
+        return value
 
 
 class Head(Section):
@@ -56,15 +66,15 @@ class Settings(Section):
 
     num_envs: PositiveInt
     num_steps: PositiveInt
-    total_steps: PositiveInt
+    total_steps: Annotated[int, Gt(0), Lt(2**63)]
     seed: NonNegativeInt
     num_seeds: PositiveInt
     policy: Head
     evaluation: Evaluation
-    log_seconds: PositiveFloat
+    log_seconds: PositiveFloat | None
     wandb: Wandb
     tensorboard: bool
-    run_dir: str | None
+    run_dir: Annotated[str, MinLen(1)] | None
 
     @property
     def steps_per_update(self) -> int:
@@ -94,8 +104,7 @@ class Experiment:
 
 def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
     """The resolved configuration for command-line overrides of a file; raises ConfigError."""
-    if not config_file.is_file():
-        raise ConfigError(f"no configuration file {config_file}")
+    _check_overrides(overrides, config_file)
     try:
         with hydra.initialize_config_dir(str(config_file.resolve().parent), version_base="1.3"):
             config = hydra.compose(config_file.name, overrides=list(overrides))
@@ -111,19 +120,17 @@ def build(config: dict[str, Any]) -> Experiment:
         if not isinstance(component, dict) or "_target_" not in component:
             raise ConfigError(f"{name} must be one of {', '.join(known_names(name))}, got {component!r}")
     settings = _validate(Settings, {key: value for key, value in config.items() if key not in COMPONENTS}, "")
-    _check_settings(settings)
-    truncation = _check(components["algo"].get("truncation"), Truncation, "algo.truncation")
+    _check_sizes(settings)
+    truncation = _validate(Truncation, components["algo"].get("truncation", "terminate"), "algo.truncation")
 
     task = instantiate(components["task"], "task", "step_env")
-    algo = instantiate(
-        {key: value for key, value in components["algo"].items() if key != "truncation"}, "algo", "update"
-    )
-    algo = replace(algo, num_updates=settings.num_updates)
-    num_minibatches = getattr(algo, "num_minibatches", 1)
-    if settings.num_envs % num_minibatches:
-        raise ConfigError(
-            f"num_envs must be a multiple of algo.num_minibatches, got {settings.num_envs} and {num_minibatches}"
-        )
+    algo = {key: value for key, value in components["algo"].items() if key != "truncation"}
+    algo = instantiate(algo, "algo", "update")
+    algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
+    try:
+        algo.check(settings.num_envs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     params = task.default_params
     action_space = task.action_space(params)
     if not isinstance(action_space, Discrete):
@@ -141,7 +148,7 @@ def build(config: dict[str, Any]) -> Experiment:
         evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes),
         policy=policy,
         algo=algo,
-        config_yaml=OmegaConf.to_yaml(config),
+        config_yaml=OmegaConf.to_yaml(config | {"run_dir": None}),  # to be repeated elsewhere
     )
 
 
@@ -156,46 +163,80 @@ def instantiate(component: dict[str, Any], path: str, method: str) -> Any:
     if not (isinstance(target, type) and hasattr(target, method)):
         raise ConfigError(f"{path}._target_ must be a class with {method}(), got {name!r}")
     parameters = [key for key in inspect.signature(target).parameters if key not in ("parent", "name")]
-    annotations = get_type_hints(target, include_extras=True)
+    parameters = [key for key in parameters if f"{path}.{key}" not in DERIVED]
+    annotations = get_type_hints(target, include_extras=True) | get_type_hints(target.__init__, include_extras=True)
     for key in values:
         if key not in parameters:
             raise ConfigError(_unknown_key(f"{path}.{key}", [f"{path}.{known}" for known in parameters]))
     try:
-        return target(**{key: _check(value, annotations[key], f"{path}.{key}") for key, value in values.items()})
+        return target(
+            **{key: _validate(annotations.get(key, Any), value, f"{path}.{key}") for key, value in values.items()}
+        )
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
 
 
-def _check_settings(settings: Settings) -> None:
+def _check_overrides(overrides: Sequence[str], config_file: Path) -> None:
+    """Raises ConfigError for what Hydra would accept and this project does not mean."""
+    if not config_file.is_file():
+        raise ConfigError(f"no configuration file {config_file}")
+    if config_file.suffix != ".yaml":
+        raise ConfigError(f"--config must be a .yaml file, got {config_file}")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.startswith("~"):
+            raise ConfigError(f"{override}: nothing can be deleted from a configuration, only set to another value")
+        if key.lstrip("+").partition(".")[0] == "hydra":
+            raise ConfigError(f"{override}: Hydra's own settings have no meaning here")
+        if config_file != CONFIG_FILE and (key in COMPONENTS or (CONFIG_DIR / key.lstrip("+")).is_dir()):
+            raise ConfigError(f"{override}: a resolved configuration has no groups; override single values of it")
+        if key.lstrip("+") in COMPONENTS and key.startswith("+"):
+            raise ConfigError(f"{override}: {key[1:]} is always there, so write {override[1:]}")
+        if key in COMPONENTS and value not in known_names(key):
+            raise ConfigError(_unknown_choice(key, value))
+        if key.startswith("+") and (CONFIG_DIR / key[1:]).is_dir() and value not in known_names(key[1:]):
+            raise ConfigError(_unknown_choice(key, value))
+
+
+def _unknown_choice(group: str, name: str) -> str:
+    known = known_names(group.lstrip("+"))
+    closest = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {closest[0]}?" if closest else ""
+    return f"{group} must be one of {', '.join(known)}, got {name!r}{hint}"
+
+
+def _check_sizes(settings: Settings) -> None:
+    """Raises ConfigError for settings that do not fit each other."""
     if settings.num_updates < 1:
         raise ConfigError(
             f"total_steps must be at least num_envs * num_steps = {settings.steps_per_update:,}, "
             f"got {settings.total_steps:,}"
         )
-    if settings.seeds.stop > MAX_SEED:
-        raise ConfigError(f"seed + num_seeds must be at most {MAX_SEED:,}, got {settings.seeds.stop:,}")
-
-
-def _check(value: Any, annotation: Any, path: str) -> Any:
-    return _validate(annotation, value, path)
 
 
 def _validate(annotation: Any, value: Any, path: str) -> Any:
     """value as the annotated type; raises ConfigError naming the first key that is wrong."""
+    if isinstance(value, bool) and annotation in (PositiveInt, NonNegativeInt, PositiveFloat):
+        raise ConfigError(f"{path} must be a number, got {value!r}")
     try:
         return pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
         if first["type"] == "extra_forbidden":
-            known = [*_keys(annotation), *COMPONENTS]
+            known = [*_keys(annotation), *COMPONENTS, *(f"+{group}" for group in _experiment_groups())]
             raise ConfigError(_unknown_key(key, known)) from None
         if first["type"] == "missing":
             raise ConfigError(f"{key} is missing; leave it at its default instead of deleting it") from None
-        wanted = first["msg"].removeprefix("Input should be ")
-        raise ConfigError(f"{key} must be {wanted}, got {first['input']!r}") from None
+        if first["type"] == "model_type":
+            raise ConfigError(f"{key} is a section: set its values as {key}.NAME=VALUE, got {value[key]!r}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        wanted = (
+            f" must be {message.removeprefix('Input should be ')}" if "Input should be" in message else f": {message}"
+        )
+        raise ConfigError(f"{key}{wanted}, got {first['input']!r}") from None
 
 
 def _keys(section: type[Section], prefix: str = "") -> list[str]:
@@ -209,6 +250,8 @@ def _keys(section: type[Section], prefix: str = "") -> list[str]:
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:
     """The message for a key that is not there: the closest known one, and those of the same section."""
+    if key in DERIVED:
+        return f"{key} follows from {DERIVED[key]}: set that"
     closest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean {closest[0]}?" if closest else ""
     section = key.rpartition(".")[0]
@@ -224,22 +267,25 @@ def known_names(group: str) -> list[str]:
 def _explain(message: str, overrides: Sequence[str]) -> str:
     """What Hydra or OmegaConf complained of, as one line that says what to change."""
     if match := re.search(r"Could not override '([^']+)'", message):
-        return _explain_key(match[1])
-    if match := re.search(r"Could not find '([^'/]+)/([^']+)'", message):
-        group, name = match.groups()
-        closest = difflib.get_close_matches(name, known_names(group), n=1)
-        hint = f"; did you mean {closest[0]}?" if closest else ""
-        return f"unknown {group}={name}{hint} (known: {', '.join(known_names(group))})"
+        return _explain_key(match[1], overrides)
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", message):
+        return f"{match[1]} must be one value, got {match[2]}; a list is written [{match[2]}]"
     given = f" (given: {' '.join(overrides)})" if overrides else ""
-    return _one_line(message) + given
+    return _one_line(message.partition("Config search path")[0].partition("See https")[0]) + given
 
 
-def _explain_key(key: str) -> str:
-    config = compose([])
-    groups = [path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in config]
+def _explain_key(key: str, overrides: Sequence[str]) -> str:
+    """The message for a key that the chosen groups do not have."""
+    groups = _experiment_groups()
     if key in groups:
         return f"{key} is a group of experiments: write +{key}=NAME with one of {', '.join(known_names(key))}"
-    return _unknown_key(key, [*dotted(config), *(f"+{group}" for group in groups)])
+    choices = [text for text in overrides if (CONFIG_DIR / text.partition("=")[0].lstrip("+")).is_dir()]
+    known = [name for name in dotted(compose(choices)) if not name.endswith(("._target_", ".name"))]
+    return _unknown_key(key, [*known, *(f"+{group}" for group in groups)])
+
+
+def _experiment_groups() -> list[str]:
+    return sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in COMPONENTS)
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from src_pure.algos.base import Algorithm, Apply
@@ -21,7 +22,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
-    under `sum/<name>`, and what the algorithm reports.
+    under `sum/<name>`, what the algorithm reports, and the norm of the new parameters.
     """
     apply = policy.apply
 
@@ -39,7 +40,8 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
         _, output = policy_step(apply, params, actor)
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value)
-        return TrainState(learner, actor, key, state.update + 1), episodes | losses
+        metrics = episodes | losses | {"param_norm": optax.tree.norm(learner.params)}
+        return TrainState(learner, actor, key, state.update + 1), metrics
 
     return init, update
 
@@ -85,6 +87,11 @@ def episode_sums(timestep: Timestep) -> Metrics:
     """`episodes` that ended with this step, and `sum/<name>` of each of their statistics: scalars."""
     sums = {f"sum/{name}": jnp.sum(jnp.where(timestep.finished, x, 0.0)) for name, x in timestep.info.items()}
     return {"episodes": jnp.sum(timestep.finished), **sums}
+
+
+def runs_of(algo: Algorithm, num_runs: int) -> Algorithm:
+    """The same setting for every run: each number as [R]."""
+    return jax.tree.map(lambda x: jnp.full(num_runs, x, jnp.float32), algo)
 
 
 def init_runs(init: InitFn, keys: Key, algo: Algorithm) -> TrainState:

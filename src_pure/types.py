@@ -12,8 +12,8 @@ Carry = Any  # pytree of a memory's state, leaves [B, ...]
 Metrics = dict[str, Array]
 
 # ranges, checked where a configuration becomes objects (build.py); inside traced code they are plain numbers
-PositiveInt = Annotated[int, Gt(0)]
-NonNegativeInt = Annotated[int, Ge(0)]
+PositiveInt = Annotated[int, Gt(0), Lt(2**31)]
+NonNegativeInt = Annotated[int, Ge(0), Lt(2**31)]
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 Norm = Annotated[float, Gt(0)]  # inf: no limit

@@ -61,11 +61,21 @@ WRONG = {
     "+task.corridr_len=3": "did you mean task.corridor_len?",
     "nun_envs=3": "did you mean num_envs?",
     "+nun_envs=3": "did you mean num_envs?",
-    "+tmaze=agalit": "did you mean agalite? (known: agalite, arelit, ",
+    "+tmaze=agalit": "must be one of agalite, arelit, ",
+    "+model=gru": "so write model=gru",
+    "hydra.run.dir=x": "Hydra's own settings have no meaning here",
+    "~task.corridor_len": "nothing can be deleted",
+    "algo.num_steps=64": "algo.num_steps follows from num_steps: set that",
+    "+algo.num_updates=7": "algo.num_updates follows from total_steps: set that",
+    "task.time_limit=1e10": "task.time_limit must be less than 2147483648",
+    "num_seeds=true": "num_seeds must be a number, got True",
+    "task.num_distractors=true": "task.num_distractors must be a number, got True",
+    "wandb=offline": "wandb is a section: set its values as wandb.NAME=VALUE, got 'offline'",
+    "run_dir=": "run_dir: ",
     "tmaze=agalite": "write +tmaze=NAME",
     "model=grru": "did you mean gru?",
-    "model=null": "",
-    "~model": "model must be one of",
+    "model=null": "model must be one of",
+    "~model": "nothing can be deleted",
     "model._target_=no.such.Class": "cannot be imported",
     "model._target_=src_pure.envs.tmaze.TMaze": "must be a class with initialize_carry()",
     "num_envs=63": "num_envs must be a multiple of algo.num_minibatches, got 63 and 8",
@@ -82,8 +92,8 @@ WRONG = {
     "algo.learning_rate=inf": "algo.learning_rate must be",
     "algo.truncation=stop": "algo.truncation must be 'terminate' or 'bootstrap', got 'stop'",
     "seed=-1": "seed must be greater than or equal to 0, got -1",
-    "seed=4294967296": "seed + num_seeds must be at most 4,294,967,296",
-    "seed=1,2": "seed",
+    "seed=4294967296": "seed must be less than 2147483648",
+    "seed=1,2": "seed must be one value, got 1,2",
     "run_dir=${nowhere}": "nowhere",
     "just words": "just words",
     "wandb.mode=on": "wandb.mode must be 'disabled', 'offline' or 'online', got 'on'",
@@ -98,6 +108,25 @@ def test_wrong_input_is_one_line(override):
     message = str(error.value)
     assert WRONG[override] in message
     assert "\n" not in message
+
+
+def test_keys_of_another_choice_are_unknown():
+    """What is known depends on the groups that this command line chooses."""
+    for overrides in (["algo=a2c", "algo.num_minibatches=4"], ["+tmaze=agalite", "algo.clip_eps=0.1"]):
+        with pytest.raises(
+            ConfigError, match=r"unknown key algo\..*known: algo.adam_eps, algo.anneal_lr, algo.ent_coef"
+        ):
+            compose(overrides)
+    with pytest.raises(ConfigError, match=r"\(known: model.size\)"):
+        compose(["model=gru", "model.num_layers=2"])
+
+
+def test_a_resolved_configuration_has_no_groups(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(build(compose([])).config_yaml)
+    assert build(compose(["seed=7"], file)).settings.seed == 7
+    with pytest.raises(ConfigError, match="a resolved configuration has no groups"):
+        compose(["model=gru"], file)
 
 
 def test_heads_that_do_not_divide():

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 import trainer_pure
-from src_pure.build import known_names
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
@@ -84,14 +83,29 @@ def test_nothing_is_overwritten(run, capsys):
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
     folder = tmp_path / "run"
-    assert trainer_pure.main([*TINY, "num_seeds=2", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
-    assert re.search(r"loss of seed 0 is (nan|inf) since update \d+", capsys.readouterr().err)
+    assert trainer_pure.main([*TINY, "num_seeds=2", "seed=3", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
+    assert re.search(r"(loss|param_norm) of seed 3 is (nan|inf) since update \d+", capsys.readouterr().err)
     assert (folder / "metrics.parquet").exists()
 
 
 def test_wandb_offline_and_tensorboard_need_no_network(run):
     assert list(run.glob("wandb/offline-run-*"))
     assert list(run.glob("tensorboard/events*"))
+
+
+def test_a_run_that_never_starts_leaves_its_folder_free(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *_: (_ for _ in ()).throw(ConnectionError("no network")))
+    assert trainer_pure.main([*TINY, f"run_dir={folder}"]) == 2
+    assert capsys.readouterr().err == "error: no network\n"
+    assert not folder.exists()
+
+
+def test_options_may_stand_anywhere(capsys):
+    assert trainer_pure.main(["model=gru", "--help", "num_envs=8"]) == 0
+    assert "num_envs=8 " in capsys.readouterr().out
+    assert trainer_pure.main(["--nope"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def command(*arguments):
@@ -122,7 +136,8 @@ def test_every_readme_command_exists():
     ]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
     trainings = 0
-    for words in (line.removeprefix("$ ").split() for line in lines if line):
+    for words in (line.split() for line in lines if line):
+        assert words[0] in ("make", "python", "pytest", "python3", "source", ".venv/bin/python", ".venv/bin/uv")
         if words[0] == "make":
             assert words[1] in targets
         elif words[0] in ("python", ".venv/bin/python") and words[1].endswith(".py"):
@@ -131,4 +146,3 @@ def test_every_readme_command_exists():
                 trainings += 1
                 assert trainer_pure.main([*words[2:], "--help"]) == 0
     assert trainings >= 5
-    assert known_names("tmaze")

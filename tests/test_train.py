@@ -18,8 +18,8 @@ from src_pure.models.agalite import AGaLiTe
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
-from src_pure.runs.loop import run_keys
-from src_pure.train import init_runs, make_train, run_updates
+from src_pure.runs.loop import evaluation_keys, training_keys
+from src_pure.train import init_runs, make_train, run_updates, runs_of
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
 
@@ -28,10 +28,6 @@ def make(memory, num_envs=4, truncation="terminate", time_limit=None):
     env = TMaze(corridor_len=3, time_limit=time_limit)
     env = VectorEnv(env, env.default_params, num_envs, truncation)
     return env, ActorCritic(Flatten(), memory, 4, head_size=16)
-
-
-def runs_of(algo, num_runs):
-    return jax.tree.map(lambda x: jnp.full(num_runs, x, jnp.float32), algo)
 
 
 @jax.jit
@@ -51,9 +47,9 @@ def numbers(state):
 
 
 def test_runs_together_equal_runs_alone():
-    together, metrics = train_runs(run_keys(range(5, 8)))
+    together, metrics = train_runs(training_keys(range(5, 8)))
     for i, seed in enumerate(range(5, 8)):
-        alone, own_metrics = train_runs(run_keys([seed]))
+        alone, own_metrics = train_runs(training_keys([seed]))
         assert_close(jax.tree.map(lambda x, i=i: x[i], numbers(together)), jax.tree.map(lambda x: x[0], numbers(alone)))
         assert_close(jax.tree.map(lambda x, i=i: x[:, i], metrics), jax.tree.map(lambda x: x[:, 0], own_metrics))
     params = together.learner.params["params"]["actor"]["kernel"]
@@ -69,7 +65,7 @@ def test_settings_side_by_side_equal_settings_alone():
         return update(init(key, algo), algo)[0].learner.params
 
     algo = runs_of(SMALL, 2).replace(learning_rate=jnp.array(rates))
-    keys = run_keys([0, 0])
+    keys = training_keys([0, 0])
     together = jax.jit(jax.vmap(train))(algo, keys)
     for i, rate in enumerate(rates):
         alone = jax.jit(train)(SMALL.replace(learning_rate=rate), keys[0])
@@ -81,7 +77,7 @@ def test_settings_side_by_side_equal_settings_alone():
 def test_segments_of_any_length_are_one_program_and_one_training():
     init, update = make_train(*make(GRU(8)))
     algo = runs_of(SMALL, 2)
-    state = jax.jit(partial(init_runs, init))(run_keys([0, 1]), algo)
+    state = jax.jit(partial(init_runs, init))(training_keys([0, 1]), algo)
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -98,7 +94,7 @@ def test_segments_of_any_length_are_one_program_and_one_training():
 
 
 def test_state_holds_arrays_only():
-    state, _ = train_runs(run_keys([0]))
+    state, _ = train_runs(training_keys([0]))
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))
     assert state.update.dtype == jnp.int32
     assert state.update.tolist() == [2]
@@ -152,7 +148,7 @@ def test_many_runs_of_a_deep_model_initialise():
     init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))
     initialise = jax.jit(partial(init_runs, init))
     for attempt in range(10):
-        jax.block_until_ready(initialise(run_keys(range(64 * attempt, 64 * attempt + 64)), runs_of(SMALL, 64)))
+        jax.block_until_ready(initialise(training_keys(range(64 * attempt, 64 * attempt + 64)), runs_of(SMALL, 64)))
 
 
 def test_evaluation_reads_parameters_alone():
@@ -177,3 +173,12 @@ def test_evaluation_cuts_off_endless_episodes():
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
     metrics = make_evaluate(env, policy, max_steps=2)(jax.random.key(1), params, "sampled")
     assert (metrics["episodes"], metrics["unfinished"]) == (0, 8)
+
+
+def test_evaluation_shares_no_randomness_with_training():
+    train, evaluate = training_keys([3]), evaluation_keys([3], 5)
+    used = {
+        tuple(row) for key in (train[0], *jax.random.split(train[0], 64)) for row in [jax.random.key_data(key).tolist()]
+    }
+    assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
+    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))

@@ -31,7 +31,7 @@ class A2C:
     loss = policy gradient + vf_coef * mean(advantage^2) - ent_coef * entropy. Numbers are leaves and may be vmapped.
     """
 
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: NonNegativeFloat = 1e-4
     gamma: UnitFloat = 0.99
     gae_lambda: UnitFloat = 0.95
     vf_coef: NonNegativeFloat = 0.5
@@ -43,6 +43,9 @@ class A2C:
     num_steps: PositiveInt = struct.field(pytree_node=False, default=256)
     anneal_lr: bool = struct.field(pytree_node=False, default=False)
 
+    def check(self, num_envs: int) -> None:
+        """Any number of environments will do."""
+
     def optimizer(self) -> optax.GradientTransformation:
         return adam(self.learning_rate, self.adam_eps, self.max_grad_norm, self.anneal_lr, self.num_updates, 1)
 
@@ -53,8 +56,9 @@ class A2C:
         return apply_gradient(self.optimizer(), learner, self.loss, apply, carry, trajectory, last_value)
 
     def loss(self, params, apply: Apply, carry: Carry, batch: Trajectory, last_value: Array) -> tuple[Array, Metrics]:
+        """(loss, metrics) of the rollout: batch [T, B], carry the memory before its first step, last_value [B]."""
         _, output = apply(params, carry, batch.obs, batch.reset)
-        mask = 1.0 - batch.ignored
+        mask = ~batch.ignored
         target = lambda_returns(
             batch.reward, batch.terminated, batch.truncated, lax.stop_gradient(output.value), last_value,
             self.gamma, self.gae_lambda,
@@ -70,5 +74,5 @@ class A2C:
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "first_minibatch_max_abs_log_ratio": jnp.max(jnp.abs(log_prob - batch.log_prob) * mask),
+            "first_minibatch_max_abs_log_ratio": jnp.max(jnp.where(mask, jnp.abs(log_prob - batch.log_prob), 0.0)),
         }

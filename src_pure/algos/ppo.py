@@ -32,7 +32,7 @@ class PPO:
     loss = clipped policy loss + vf_coef * value loss - ent_coef * entropy. Numbers are leaves and may be vmapped.
     """
 
-    learning_rate: PositiveFloat = 2.5e-4
+    learning_rate: NonNegativeFloat = 2.5e-4
     gamma: UnitFloat = 0.99
     gae_lambda: UnitFloat = 0.95
     clip_eps: PositiveFloat = 0.2
@@ -45,8 +45,15 @@ class PPO:
     num_steps: PositiveInt = struct.field(pytree_node=False, default=128)
     update_epochs: PositiveInt = struct.field(pytree_node=False, default=4)
     num_minibatches: PositiveInt = struct.field(pytree_node=False, default=8)
-    clip_value: bool = struct.field(pytree_node=False, default=True)
+    clip_value: bool = struct.field(pytree_node=False, default=False)
     anneal_lr: bool = struct.field(pytree_node=False, default=False)
+
+    def check(self, num_envs: int) -> None:
+        """Raises ValueError for a number of environments that this algorithm cannot use."""
+        if num_envs % self.num_minibatches:
+            raise ValueError(
+                f"num_envs must be a multiple of algo.num_minibatches, got {num_envs} and {self.num_minibatches}"
+            )
 
     def optimizer(self) -> optax.GradientTransformation:
         steps_per_update = self.update_epochs * self.num_minibatches
@@ -78,15 +85,18 @@ class PPO:
             self.update_epochs * self.num_minibatches, -1
         )  # whole sequences, in shuffled order
         learner, metrics = lax.scan(minibatch_step, learner, indices)
-        first = metrics["max_abs_log_ratio"][0]
-        metrics = jax.tree.map(jnp.mean, metrics) | {"first_minibatch_max_abs_log_ratio": first}
-        return learner, metrics
+        log_ratios = metrics.pop("max_abs_log_ratio")
+        return learner, jax.tree.map(jnp.mean, metrics) | {
+            "max_abs_log_ratio": jnp.max(log_ratios),
+            "first_minibatch_max_abs_log_ratio": log_ratios[0],
+        }
 
     def loss(self, params, apply: Apply, carry: Carry, batch: Trajectory, advantage: Array) -> tuple[Array, Metrics]:
         """(loss, metrics) of one minibatch: batch, advantage [T, B], carry the memory before its first step."""
         _, output = apply(params, carry, batch.obs, batch.reset)
-        mask = 1.0 - batch.ignored
+        mask = ~batch.ignored
         log_ratio = categorical.log_prob(output.logits, batch.action) - batch.log_prob
+        log_ratio = jnp.where(mask, log_ratio, 0.0)  # nothing holds an ignored action's ratio near 1
         ratio = jnp.exp(log_ratio)
         target = advantage + batch.value
 
@@ -111,5 +121,5 @@ class PPO:
             "entropy": entropy,
             "approx_kl": masked_mean(ratio - 1.0 - log_ratio, mask),
             "clip_fraction": masked_mean(jnp.abs(ratio - 1.0) > self.clip_eps, mask),
-            "max_abs_log_ratio": jnp.max(jnp.abs(log_ratio) * mask),
+            "max_abs_log_ratio": jnp.max(jnp.abs(log_ratio)),
         }

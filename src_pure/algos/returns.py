@@ -1,5 +1,6 @@
 """Advantages and returns. `terminated` ends the value, `terminated | truncated` the trace: never one flag for both."""
 
+import chex
 import jax.numpy as jnp
 from jax import lax
 
@@ -14,6 +15,7 @@ def gae(
     delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - v_t, end_t = terminated_t or truncated_t. After a truncation
     v_{t+1} must be the value of the episode's final observation. All [T, B] but last_value [B]; returns [T, B].
     """
+    chex.assert_equal_shape([reward, terminated, truncated, value])
     next_value = jnp.concatenate([value[1:], last_value[None]])
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     decay = jnp.where(terminated | truncated, 0.0, gamma * lam)
@@ -33,6 +35,7 @@ def lambda_returns(
 
     lam_t is lam, and 0 at a truncation; bootstrapped with last_value. Equal to gae + value; same arguments and shapes.
     """
+    chex.assert_equal_shape([reward, terminated, truncated, value])
     next_value = jnp.concatenate([value[1:], last_value[None]])
 
     def step(target, x):
@@ -45,5 +48,5 @@ def lambda_returns(
 
 
 def masked_mean(x: Array, mask: Array) -> Array:
-    """Mean of x over the entries where mask is 1; 0 where there is none."""
-    return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+    """Mean of x over the entries where mask (bool) is set, whatever the others are; 0 where there is none."""
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

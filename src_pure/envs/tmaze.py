@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.types import Array, Key, Metrics
+from src_pure.types import Array, Key, Metrics, NonNegativeInt, PositiveInt
 
 UP, DOWN, LEFT, RIGHT = range(4)
 REWARD_RIGHT_TURN, REWARD_WRONG_TURN, REWARD_STEP = 4.0, -1.0, -0.1
@@ -52,9 +52,9 @@ class TMaze:
     """
 
     variant: Literal["v1", "v2"] = "v2"
-    corridor_len: int = 10
-    num_distractors: int = 6
-    time_limit: int | None = None  # None: 5000 for v1, 1000 for v2
+    corridor_len: PositiveInt = 10
+    num_distractors: NonNegativeInt = 6
+    time_limit: PositiveInt | None = None  # None: 5000 for v1, 1000 for v2
 
     def __post_init__(self):
         if self.variant not in DEFAULT_TIME_LIMIT:

@@ -1,4 +1,7 @@
-"""Layers that several memory models share. One initialisation for all: orthogonal(sqrt 2), zero bias."""
+"""Layers that several memory models share. One initialisation for all: orthogonal kernels and zero biases.
+
+Their scale is sqrt 2, and 1 in the LSTM and the GRU, whose gates are no relu.
+"""
 
 import flax.linen as nn
 import jax
@@ -11,8 +14,8 @@ from src_pure.types import Array, Carry
 GATE_BIAS = 2.0  # the gate starts mostly closed, so that a block starts close to the identity
 
 
-def dense(features: int, *, scale: float = 2.0**0.5, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name)
+def dense(features: int, *, scale: float = 2.0**0.5, use_bias: bool = True, name: str | None = None) -> nn.Dense:
+    return nn.Dense(features, use_bias=use_bias, kernel_init=nn.initializers.orthogonal(scale), name=name)
 
 
 def stacked_orthogonal(scale: float = 2.0**0.5):

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import dense
+from src_pure.models.layers import dense, stacked_orthogonal
 from src_pure.ops.recurrence import recurrent_scan
 from src_pure.types import Array, PositiveInt
 
@@ -34,8 +34,8 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, carry: tuple[Array], inputs: Array, reset: Array) -> tuple[tuple[Array], Array]:
-        x = nn.Dense(3 * self.size, name="inputs")(inputs)
-        kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 3 * self.size))
+        x = dense(3 * self.size, scale=1.0, name="inputs")(inputs)
+        kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 3 * self.size))
         bias = self.param("bias", nn.initializers.zeros, (self.size,))  # of the candidate alone
         bias = jnp.concatenate([jnp.zeros(2 * self.size), bias])
         return recurrent_scan(gru_cell, kernel, bias, carry, x, 1.0 - reset)
@@ -49,8 +49,8 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, carry: tuple[Array, Array], inputs: Array, reset: Array):
-        x = nn.Dense(4 * self.size, use_bias=False, name="inputs")(inputs)
-        kernel = self.param("kernel", nn.initializers.orthogonal(), (self.size, 4 * self.size))
+        x = dense(4 * self.size, scale=1.0, use_bias=False, name="inputs")(inputs)
+        kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 4 * self.size))
         bias = self.param("bias", nn.initializers.zeros, (4 * self.size,))
         return recurrent_scan(lstm_cell, kernel, bias, carry, x, 1.0 - reset)
 

@@ -156,9 +156,12 @@ class WandbSink:
         import wandb  # here, because it takes a second and wraps the standard streams
 
         settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints where to look
-        self.run = wandb.init(
-            dir=folder, mode=mode, project=project, group=group, name=name, config=config, settings=settings
-        )
+        try:
+            self.run = wandb.init(
+                dir=folder, mode=mode, project=project, group=group, name=name, config=config, settings=settings
+            )
+        except wandb.Error as error:
+            raise ConnectionError(f"wandb.mode={mode} failed: {error}; try wandb.mode=offline") from error
         self.run.define_metric("*", step_metric="env_steps")
 
     def log(self, frame: pd.DataFrame, elapsed: float) -> None:

@@ -1,5 +1,6 @@
 """The host side of a training: compile the program, call it in segments, write down what comes back."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,17 @@ import numpy as np
 import pandas as pd
 
 from src_pure.algos.base import Algorithm
-from src_pure.build import Experiment
+from src_pure.build import Experiment, Settings
 from src_pure.evaluate import make_evaluate
 from src_pure.models.policy import num_parameters
 from src_pure.runs.loggers import Sink
 from src_pure.runs.report import final_scores, git_commit, versions
 from src_pure.runs.rundir import RunDir
-from src_pure.train import init_runs, make_train, run_updates
+from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Metrics, Params, TrainState
 
-MAX_SEGMENT = 256  # updates that one call of the program can do at the most: rows of its table of metrics
+MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
 MAX_LOG_RATIO = 1e-4  # of the first minibatch, where the policy has not changed yet: more is a bug
-EVALUATION_STREAM = 1  # folded into a run's key, so that evaluation never shares randomness with training
 
 
 class NumericalError(RuntimeError):
@@ -31,9 +31,8 @@ class NumericalError(RuntimeError):
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled training of all runs, and its state at the start."""
+    """The compiled training of all runs."""
 
-    state: TrainState
     algo: Algorithm
     segment: Callable[[TrainState, Algorithm, Any], tuple[TrainState, Metrics]]
     evaluate: Callable[[Key, Params], dict[str, Metrics]]
@@ -41,13 +40,13 @@ class Program:
     compile_seconds: float
 
 
-def compile_program(experiment: Experiment) -> Program:
-    """The Program of an experiment: initial state, training segment and evaluation, compiled ahead."""
+def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
+    """The Program of an experiment, compiled ahead, and the state at the start."""
     start = time.perf_counter()
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, settings.evaluation.max_steps)
-    max_updates = min(settings.num_updates, MAX_SEGMENT)
+    max_updates = min(settings.num_updates, MAX_SEGMENT if settings.log_seconds else settings.num_updates)
 
     def segment(state, algo, num_updates):
         return run_updates(update, state, algo, num_updates, max_updates)
@@ -55,22 +54,27 @@ def compile_program(experiment: Experiment) -> Program:
     def evaluate_runs(keys, params):
         return {mode: jax.vmap(evaluate, in_axes=(0, 0, None))(keys, params, mode) for mode in ("greedy", "sampled")}
 
-    keys = run_keys(settings.seeds)
-    algo = jax.tree.map(lambda x: jnp.full(len(settings.seeds), x, jnp.float32), experiment.algo)
+    keys = training_keys(settings.seeds)
+    algo = runs_of(experiment.algo, settings.num_seeds)
     state = jax.block_until_ready(jax.jit(lambda keys, algo: init_runs(init, keys, algo))(keys, algo))
-    return Program(
-        state=state,
+    program = Program(
         algo=algo,
         segment=jax.jit(segment, donate_argnums=0).lower(state, algo, jnp.int32(0)).compile(),
         evaluate=jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(),
         max_updates=max_updates,
         compile_seconds=time.perf_counter() - start,
     )
+    return program, state
 
 
-def run_keys(seeds: Sequence[int]) -> Key:
+def training_keys(seeds: Sequence[int]) -> Key:
     """One key for each seed, [R]: a run depends on its seed alone, not on the runs beside it."""
-    return jnp.stack([jax.random.key(seed) for seed in seeds])
+    return jnp.stack([jax.random.split(jax.random.key(seed))[0] for seed in seeds])
+
+
+def evaluation_keys(seeds: Sequence[int], update: int) -> Key:
+    """One key for each seed, [R], for the evaluation after `update`; training never sees any of them."""
+    return jnp.stack([jax.random.fold_in(jax.random.split(jax.random.key(seed))[1], update) for seed in seeds])
 
 
 def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dict[str, Any]:
@@ -81,9 +85,9 @@ def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dic
     start = time.perf_counter()
     settings = experiment.settings
     run_dir.log("compiling")
-    program = compile_program(experiment)
+    program, state = compile_program(experiment)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
-    state, done, elapsed = program.state, 0, 0.0
+    done, elapsed = 0, 0.0
     while done < settings.num_updates:
         num_updates = _segment_length(experiment, program, done, elapsed)
         segment_start = time.perf_counter()
@@ -99,35 +103,49 @@ def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dic
         interval = settings.evaluation.interval
         if done == settings.num_updates or (interval and done % interval == 0):
             run_dir.append_evaluation(_evaluate(experiment, program, state, done))
-    scores = final_scores(run_dir.evaluation.rows.to_pandas())
-    summary = {
+    summary = _summary(experiment, run_dir, program, state, elapsed)
+    summary["wall_seconds"] = time.perf_counter() - start
+    run_dir.write_summary(summary)
+    return summary
+
+
+def _summary(
+    experiment: Experiment, run_dir: RunDir, program: Program, state: TrainState, elapsed: float
+) -> dict[str, Any]:
+    """What summary.json says: `final` are the scores of the sampled policy in the last evaluation."""
+    settings = experiment.settings
+    evaluation = run_dir.evaluation.rows.to_pandas()
+    scores = final_scores(evaluation)
+    unfinished = evaluation[evaluation["update"] == settings.num_updates].groupby("mode")["unfinished"].sum()
+    env_steps = settings.num_updates * settings.steps_per_update
+    return {
         "name": experiment.name,
         "parameters": num_parameters(state.learner.params) // settings.num_seeds,
-        "steps_per_second": done * settings.steps_per_update * settings.num_seeds / elapsed,
+        "steps_per_second": env_steps * settings.num_seeds / elapsed,
         "compile_seconds": program.compile_seconds,
-        "env_steps": done * settings.steps_per_update,
+        "env_steps": env_steps,
         "runs": settings.num_seeds,
-        "wall_seconds": time.perf_counter() - start,
         "final": scores["sampled"],
         "final_greedy": scores["greedy"],
+        "final_unfinished_episodes": unfinished.to_dict(),
         "versions": versions(),
         "commit": git_commit(),
     }
-    run_dir.write_summary(summary)
-    return summary
 
 
 def _segment_length(experiment: Experiment, program: Program, done: int, elapsed: float) -> int:
     """Updates of the next segment: as many as fit into log_seconds, and none past the next evaluation or the end."""
     settings = experiment.settings
-    in_time = int(settings.log_seconds * done / elapsed) if done else 1
     left = settings.num_updates - done
+    in_time = left
+    if settings.log_seconds:
+        in_time = int(settings.log_seconds * done / elapsed) if done else 1
     if interval := settings.evaluation.interval:
         left = min(left, interval - done % interval)
     return max(1, min(in_time, left, program.max_updates))
 
 
-def metric_rows(metrics: Metrics, settings, done: int) -> pd.DataFrame:
+def metric_rows(metrics: Metrics, settings: Settings, done: int) -> pd.DataFrame:
     """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
     num_updates, num_runs = metrics["episodes"].shape
     update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
@@ -141,7 +159,7 @@ def metric_rows(metrics: Metrics, settings, done: int) -> pd.DataFrame:
     return pd.DataFrame(rows | _means({name: np.asarray(x).reshape(-1) for name, x in metrics.items()}))
 
 
-def evaluation_rows(metrics: dict[str, Metrics], settings, done: int) -> pd.DataFrame:
+def evaluation_rows(metrics: dict[str, Metrics], settings: Settings, done: int) -> pd.DataFrame:
     """One row per mode and run from metrics [R] of each mode."""
     frames = []
     for mode, values in metrics.items():
@@ -171,25 +189,26 @@ def _means(metrics: Metrics) -> dict[str, np.ndarray]:
 
 
 def _evaluate(experiment: Experiment, program: Program, state: TrainState, done: int) -> pd.DataFrame:
-    keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), done))(
-        run_keys(experiment.settings.seeds)
-    )
+    keys = evaluation_keys(experiment.settings.seeds, done)
     metrics = jax.device_get(program.evaluate(keys, state.learner.params))
     return evaluation_rows(metrics, experiment.settings, done)
 
 
 def _check(rows: pd.DataFrame, run_dir: RunDir) -> None:
-    """Raises NumericalError for a loss that is no number; warns of a policy that acts otherwise than it learns."""
-    broken = rows[~np.isfinite(rows["loss"])]
-    if len(broken):
-        first = broken.iloc[0]
-        raise NumericalError(
-            f"the loss of seed {first['seed']:.0f} is {first['loss']} since update {first['update']:.0f}; "
-            f"metrics up to update {rows['update'].max()} are in {run_dir.path}. Try a smaller algo.learning_rate"
-        )
-    ratio = rows["first_minibatch_max_abs_log_ratio"].max()
+    """Raises NumericalError for numbers that are none; warns of a policy that acts otherwise than it learns."""
+    for name in ("loss", "param_norm"):
+        broken = rows[~np.isfinite(rows[name])]
+        if len(broken):
+            first = broken.iloc[0]
+            raise NumericalError(
+                f"the {name} of seed {first['seed']:.0f} is {first[name]} since update {first['update']:.0f}; "
+                f"metrics up to update {rows['update'].max()} are in {run_dir.path}. Try a smaller algo.learning_rate"
+            )
+    ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
     if ratio > MAX_LOG_RATIO:
-        run_dir.log(
+        warning = (
             f"warning: before any gradient step log(new policy / acting policy) is up to {ratio:.1e}, it should be 0: "
             "does the memory model give the same outputs step by step and as a sequence?"
         )
+        run_dir.log(warning)
+        print(warning, file=sys.stderr)

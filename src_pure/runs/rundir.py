@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -124,6 +125,11 @@ class RunDir:
             listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
             raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
         return cls(path)
+
+    def discard(self) -> None:
+        """Nothing is left of a run that never came to its first metrics: its folder is free for another try."""
+        if not self.metrics.path.exists():
+            shutil.rmtree(self.path)
 
     def append_metrics(self, frame: pd.DataFrame) -> None:
         """metrics.parquet, longer by one segment: one row per update and run."""
