@@ -26,16 +26,25 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 def check(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[str]:
     """The metrics to draw; a ValueError says which options cannot be drawn."""
+    if len({run.resolve() for run in options.runs}) < len(options.runs):
+        raise ValueError("the same run folder is given twice")
+    for run, frame in zip(options.runs, frames, strict=True):
+        if missing := {"run", "env_steps", "episodes"} - set(frame):
+            raise ValueError(
+                f"{run}/metrics.parquet has no columns {', '.join(sorted(missing))}: not one of this project"
+            )
     known = [name for name in frames[0] if all(name in frame for frame in frames)]
     known = [name for name in known if name not in ("run", "seed", "update", "env_steps")]
-    metrics = options.metric or ["success_rate" if "success_rate" in known else "episode_return"]
+    metrics = list(dict.fromkeys(options.metric or [])) or [
+        "success_rate" if "success_rate" in known else "episode_return"
+    ]
     for name in metrics:
         if name not in known:
             closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(name, known, n=1))
             raise ValueError(f"not every run has a metric {name}{closest}; known: {', '.join(known)}")
     if options.bins < 1:
         raise ValueError(f"--bins must be at least 1, got {options.bins}")
-    if options.out is not None and options.out.suffix not in FORMATS:
+    if options.out is not None and options.out.suffix.lower() not in FORMATS:
         raise ValueError(f"--out must end in one of {', '.join(FORMATS)}, got {options.out}")
     return metrics
 
@@ -48,10 +57,10 @@ def main(command_line: Sequence[str] | None = None) -> int:
         metrics = check(frames, options)
         out = options.out or options.runs[0] / "plots" / f"{'-'.join(metrics)}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
+        plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
     except (OSError, ValueError) as error:
         print(f"plot.py: {error}", file=sys.stderr)
         return 2
-    plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
     print(out)
     return 0
 

@@ -35,13 +35,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the middle half: a quarter of the values, rounded down, is left out at either end."""
-    ordered = np.sort(np.asarray(values, dtype=float), axis=None)
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
-
-
 def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """{mode: {metric: mean, interval, episodes, runs}} of the last evaluation; every run counts the same.
 

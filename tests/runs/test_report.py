@@ -10,7 +10,6 @@ from src_pure.runs.report import (
     bootstrap_interval,
     final_scores,
     git_commit,
-    interquartile_mean,
     learning_curve,
     versions,
 )
@@ -43,11 +42,6 @@ def test_bootstrap_interval_draws_inside_every_task():
 @pytest.mark.parametrize("values", [[], [0.7]])
 def test_one_run_has_no_interval(values):
     assert bootstrap_interval(values) == (None, None)
-
-
-def test_interquartile_mean_leaves_out_a_quarter_at_either_end():
-    assert interquartile_mean([100.0, 1.0, 2.0, -50.0, 3.0, 4.0, 0.0, 70.0]) == 2.5
-    assert interquartile_mean([1.0, 2.0, 9.0]) == 4.0
 
 
 def evaluation_row(run, update, mode, episodes, success_rate, episode_return=0.0):
