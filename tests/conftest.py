@@ -12,6 +12,10 @@ RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # beside the rep
 SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every clone has
 
 
+def pytest_addoption(parser):
+    parser.addoption("--model", help="check this memory model alone: a file of configs/model, or my.module.Class")
+
+
 @pytest.fixture(scope="session")
 def recording() -> Callable[[str], dict[str, np.ndarray]]:
     """A function from a file's stem to its arrays: the whole recording, else its sample, else the test is skipped."""

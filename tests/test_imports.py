@@ -1,4 +1,7 @@
-"""Imports go down only: types <- ops <- envs | models | algos <- train, evaluate <- build <- runs <- trainer_pure."""
+"""Imports go down only.
+
+types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
+"""
 
 import ast
 from pathlib import Path
@@ -15,6 +18,7 @@ BELOW = {
 }
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
+BELOW["conformance"] = BELOW["train"] | {"train"}
 BELOW["build"] = BELOW["train"]
 BELOW["usage"] = {"build"}
 BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build"}

@@ -1,0 +1,65 @@
+"""Whether a memory model keeps its promises (src_pure/models/base.py): python scripts/check_model.py model=NAME
+
+    python scripts/check_model.py model=gtrxl model.memory_len=32
+    python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64
+
+With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from src_pure.build import ConfigError, compose, instantiate
+from src_pure.conformance import NUM_STEPS, check_model
+
+WINDOWS = 4  # lengths of the history in windows of the model's memory
+TARGET = "model._target_"
+
+
+def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description="Checks what every memory model promises.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=NAME, model._target_=CLASS, model.KEY")
+    parser.add_argument(
+        "--steps", type=int, help=f"of a history (default: {WINDOWS} times model.memory_len, at least {NUM_STEPS})"
+    )
+    return parser.parse_args(command_line)
+
+
+def model_component(overrides: Sequence[str]) -> dict[str, Any]:
+    """The model's part of the configuration; with a class of its own, only the values that were given."""
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    if TARGET not in keys:
+        return compose(overrides)["model"]
+    given = [
+        f"++{text.lstrip('+')}" if key.startswith("model.") else text for key, text in zip(keys, overrides, strict=True)
+    ]
+    component = compose(given)["model"]
+    return {key: value for key, value in component.items() if f"model.{key}" in keys}
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    options = arguments(command_line)
+    try:
+        component = model_component(options.overrides)
+        model = instantiate(component, "model", "initialize_carry")
+        if options.steps is not None and options.steps < 2:
+            raise ConfigError(f"--steps must be at least 2, got {options.steps}")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    num_steps = options.steps or max(NUM_STEPS, WINDOWS * component.get("memory_len", 0))
+    checks = check_model(model, num_steps)
+    print(f"{'property':38}{'error':>10}{'tolerance':>11}")
+    for check in checks:
+        print(f"{check.name:38}{check.error:>10.1e}{check.tolerance:>11.1e}  {'pass' if check.passed else 'FAIL'}")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())  # a class beside the caller can be named
+    sys.exit(main())
