@@ -25,8 +25,8 @@ class TransformerCarry(NamedTuple):
 
 
 def initial_carry(batch_size: int, num_layers: int, memory_len: int, d_model: int) -> TransformerCarry:
-    layer = jnp.zeros((batch_size, memory_len, d_model))
-    return TransformerCarry((layer,) * num_layers, jnp.zeros(batch_size, jnp.int32))
+    memory = tuple(jnp.zeros((batch_size, memory_len, d_model)) for _ in range(num_layers))
+    return TransformerCarry(memory, jnp.zeros(batch_size, jnp.int32))
 
 
 def check_sizes(d_model: int, num_heads: int, d_head: int | None, memory_len: int) -> None:

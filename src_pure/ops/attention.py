@@ -141,17 +141,45 @@ def _attend_block(queries: Array, keys: Array, values: Array, seen: Array, relat
     """
     num_queries, num_keys = queries.shape[2], keys.shape[2]
     memory_len = num_keys - num_queries
-    if relative is None:
-        scores = jnp.einsum("hbtk,hbjk->hbtj", queries, keys)
-    else:
-        scale = queries.shape[-1] ** -0.5
-        content = queries + scale * relative.content_bias[:, None, None]
-        position = queries + scale * relative.position_bias[:, None, None]
-        scores = jnp.einsum("hbtk,hbjk->hbtj", content, keys) + _position_scores(position, relative.distances)
     distance = memory_len + np.arange(num_queries)[:, None] - np.arange(num_keys)  # [C, M + C]
     visible = (distance >= 0) & (distance <= jnp.minimum(seen, memory_len)[..., None])  # [B, C, M + C]
-    weights = jax.nn.softmax(jnp.where(visible, scores, MASKED))
-    return jnp.einsum("hbtj,hbjk->hbtk", weights, values)
+    if relative is None:
+        return _masked_mean(queries, keys, values, None, visible)
+    scale = queries.shape[-1] ** -0.5
+    content = queries + scale * relative.content_bias[:, None, None]
+    position = queries + scale * relative.position_bias[:, None, None]
+    return _masked_mean(content, keys, values, _position_scores(position, relative.distances), visible)
+
+
+@jax.custom_vjp
+def _masked_mean(queries: Array, keys: Array, values: Array, scores: Array | None, visible: Array) -> Array:
+    """[H, B, C, K]: softmax(queries . keys + scores) . values over what is visible; shapes as in `_attend_block`.
+
+    The gradient is written by hand for its products: differentiation would transpose [C, M + C] matrices.
+    """
+    return _masked_mean_forward(queries, keys, values, scores, visible)[0]
+
+
+def _masked_mean_forward(queries, keys, values, scores, visible):
+    content = jnp.einsum("hbtk,hbjk->hbtj", queries, keys)
+    total = content if scores is None else content + scores
+    weights = jax.nn.softmax(jnp.where(visible, total, MASKED))
+    out = jnp.einsum("hbtj,hbjk->hbtk", weights, values)
+    return out, (queries, keys, values, None if scores is None else (), weights, out)
+
+
+def _masked_mean_backward(residuals, d_out):
+    queries, keys, values, no_scores, weights, out = residuals
+    d_weights = jnp.einsum("hbtk,hbjk->hbtj", d_out, values)
+    d_scores = weights * (d_weights - jnp.sum(d_out * out, axis=-1, keepdims=True))
+    d_scores = lax.optimization_barrier(d_scores)  # else XLA computes it anew for every use below
+    d_queries = jnp.einsum("hbtj,hbjk->hbtk", d_scores, keys)
+    d_keys = jnp.einsum("hbtk,hbtj->hbkj", queries, d_scores).swapaxes(2, 3)
+    d_values = jnp.einsum("hbtk,hbtj->hbkj", d_out, weights).swapaxes(2, 3)
+    return d_queries, d_keys, d_values, None if no_scores is None else d_scores, None
+
+
+_masked_mean.defvjp(_masked_mean_forward, _masked_mean_backward)
 
 
 def _position_scores(queries: Array, distances: Array) -> Array:
