@@ -1,0 +1,112 @@
+"""Size and speed of every memory model: python scripts/bench_models.py [--calls N] [--only NAME ...] [--skip-training]
+
+Acting is one step of the whole network for 64 environments, training one PPO update on T-Maze v2 (64 environments, 128
+steps, 4 epochs, 8 minibatches) divided by its environment steps. Medians of several calls after a warm-up; the models
+take turns while acting, so that what else the machine does falls on all of them. The baseline is the same GTrXL
+projecting its whole memory to keys and values at every step, as public implementations do.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from bench_train import measure
+from jax import lax
+
+from src_pure.build import build, compose, known_names
+from src_pure.models import transformer_blocks
+from src_pure.models.policy import num_parameters
+from src_pure.ops.attention import MASKED, Reader
+from src_pure.types import Array
+
+NUM_ENVS, NUM_STEPS = 64, 20
+SETTINGS = ["task.corridor_len=160", f"num_envs={NUM_ENVS}", "num_steps=128", "algo.num_minibatches=8"]
+BASELINE = "gtrxl, projecting"
+CASES = {name: [f"model={name}"] for name in known_names("model")}
+CASES |= {"gtrxl, memory 256": ["model=gtrxl", "model.memory_len=256"], BASELINE: ["model=gtrxl"]}
+RATIOS = ((BASELINE, "gtrxl"), ("gtrxl, memory 256", "gtrxl"), ("gtrxl", "agalite"))
+
+
+def attend_by_projecting(
+    memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader
+) -> tuple[Array, Array]:
+    """As ops.attention.attend for one token, with keys and values of all M + 1 and a memory that is shifted."""
+    memory_len = memory.shape[1]
+    context = jnp.concatenate([memory, tokens.swapaxes(0, 1)], axis=1)  # [B, M + 1, D], oldest first
+    y = context * reader.scale + reader.offset
+    keys = jnp.einsum("bmd,dhk->bmhk", y, reader.key)
+    values = jnp.einsum("bmd,dhk->bmhk", y, reader.value)
+    content, position = (query[0] + bias for bias in reader.relative[:2])
+    scores = jnp.einsum("bhk,bmhk->bhm", content, keys)
+    scores += jnp.einsum("bhk,mhk->bhm", position, reader.relative.distances)
+    visible = memory_len - jnp.arange(memory_len + 1) <= seen[0][:, None]  # [B, M + 1]
+    weights = jax.nn.softmax(jnp.where(visible[:, None], scores * query.shape[-1] ** -0.5, MASKED))
+    return context[:, 1:], jnp.einsum("bhm,bmhk->bhk", weights, values)[None]
+
+
+def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
+    """(parameters of the memory, bytes of state per environment, a call that acts and returns us per env step)."""
+    experiment = build(compose([*CASES[name], *SETTINGS]))
+    policy = experiment.policy
+    _, timestep = experiment.env.reset(jax.random.key(0))
+    obs, reset = timestep.obs[None], timestep.reset[None]
+    carry = jax.jit(lambda: policy.initialize_carry(NUM_ENVS))()
+    shapes = jax.eval_shape(policy.init, jax.random.key(0), carry, obs, reset)
+    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01), shapes)  # their values change no time
+    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry)) // NUM_ENVS
+
+    def act(params, carry, keys):
+        def step(carry, key):
+            carry, output = policy.apply(params, carry, obs, jax.random.bernoulli(key, 0.02, reset.shape))
+            return carry, output.value.sum()
+
+        return lax.scan(step, carry, keys)
+
+    keys = jax.random.split(jax.random.key(1), NUM_STEPS)
+    attend = attend_by_projecting if name == BASELINE else transformer_blocks.attend
+    with mock.patch.object(transformer_blocks, "attend", attend):
+        program = jax.jit(act, donate_argnums=1).lower(params, carry, keys).compile()
+
+    def call() -> float:
+        nonlocal carry
+        start = time.perf_counter()
+        carry, _ = jax.block_until_ready(program(params, carry, keys))
+        return (time.perf_counter() - start) / (NUM_STEPS * NUM_ENVS) * 1e6
+
+    return num_parameters(params["params"].get("memory", {})), state_bytes, call
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=5, help="timed calls (5)")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these alone")
+    parser.add_argument("--skip-training", action="store_true", help="acting alone")
+    options = parser.parse_args()
+    prepared = {name: prepare_acting(name) for name in options.only}
+    acting = {name: [] for name in prepared}
+    for _ in range(1 + options.calls):
+        for name, (_, _, call) in prepared.items():
+            acting[name].append(call())
+    acting = {name: statistics.median(times[1:]) for name, times in acting.items()}
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; us per environment step, temporaries of an update")
+    print(f"{'':20}{'parameters':>12}{'state bytes':>13}{'acting us':>11}{'training us':>13}{'temporaries MB':>16}")
+    training = {}
+    for name, (parameters, state_bytes, _) in prepared.items():
+        line = f"{name:20}{parameters:12,}{state_bytes:13,}{acting[name]:11.2f}"
+        if not options.skip_training and name != BASELINE:
+            _, speed, megabytes = measure([*CASES[name], *SETTINGS], options.calls)
+            training[name] = 1e6 / speed
+            line += f"{training[name]:13.1f}{megabytes:16.1f}"
+        print(line, flush=True)
+    for what, times in (("acting", acting), ("training", training)):
+        for slow, fast in RATIOS:
+            if slow in times and fast in times:
+                print(f"{what}, time of {slow} / {fast}: {times[slow] / times[fast]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
