@@ -24,6 +24,8 @@ from src_pure.conformance import (
     ratio_error,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow  # a minute, for a script that developers of models run
+
 REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = 26
 WINDOW = 4

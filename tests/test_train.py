@@ -143,6 +143,7 @@ def test_learning_rate_anneals_to_zero_and_stays_there(algo):
     np.testing.assert_allclose(sizes[::steps], [0.1, 0.075, 0.05, 0.025, 0.0, 0.0], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_many_runs_of_a_deep_model_initialise():
     """QR factorisations side by side in one program have been seen to hang on CPU."""
     init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))

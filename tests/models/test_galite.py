@@ -99,6 +99,7 @@ def test_closed_gates_and_open_gates(decay):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_combination_builds(block):
     """Shapes of outputs, carry and parameters, for all options of the model."""
@@ -139,6 +140,7 @@ def test_published_sizes():
     assert num_parameters(galite.initialize_carry(1)) == 4 * 4 * (64 * 128 + 128)
 
 
+@pytest.mark.slow
 def test_agalite_approaches_galite():
     """Correlations of AGaLiTe with exact GaLiTe on standard normal projections, no reset, eta 4, over 128 steps.
 
