@@ -103,7 +103,9 @@ def test_state_holds_arrays_only():
 def one_name_per_class():
     """Names of configs/model, one for each class: sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    return sorted(targets.values())
+    quick = ("AGaLiTe", "GRU", "LSTM", "MLP")  # the others with the slow tests
+    marks = {target: () if target.endswith(quick) else pytest.mark.slow for target in targets}
+    return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
 
 
 @pytest.mark.parametrize("name", one_name_per_class())

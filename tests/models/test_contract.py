@@ -10,6 +10,7 @@ from src_pure import conformance
 from src_pure.build import compose, instantiate, known_names
 
 SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # a history is then of many windows
+QUICK = ("agalite", "gru", "lstm", "mlp")  # the others are run with the slow tests, or by --model
 ERRORS = {
     "steps": conformance.steps_error,
     "reset": conformance.reset_error,
@@ -21,7 +22,8 @@ ERRORS = {
 def pytest_generate_tests(metafunc):
     if "name" in metafunc.fixturenames:
         given = metafunc.config.getoption("--model")
-        metafunc.parametrize("name", [given] if given else known_names("model"))
+        names = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in known_names("model")]
+        metafunc.parametrize("name", [given] if given else names)
 
 
 @cache
