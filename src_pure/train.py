@@ -116,6 +116,6 @@ def run_updates(
     def body(i: Array, loop: tuple[TrainState, Any]):
         state, metrics = loop
         state, row = step(state, algo)
-        return state, jax.tree.map(lambda table, x: table.at[i].set(x), metrics, row)
+        return state, jax.tree.map(lambda table, x: lax.dynamic_update_index_in_dim(table, x, i, 0), metrics, row)
 
     return lax.fori_loop(0, num_updates, body, (state, metrics))

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # beside the repository, not in it
 SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every clone has
+
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile longer than they compute
 
 
 def pytest_addoption(parser):

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from src_pure.envs.vector import VectorEnv
-from tests.probes import Probe
+from tests.probes import Probe, probe_params
 
 NUM_ENVS = 3
 
 
 def play(probe, truncation, num_steps):
     """Timesteps [1 + num_steps, B] of always taking action 1."""
-    env = VectorEnv(probe, probe.default_params, NUM_ENVS, truncation)
+    env = VectorEnv(Probe(), probe, NUM_ENVS, truncation)
     state, first = env.reset(jax.random.key(0))
     action = jnp.ones(NUM_ENVS, jnp.int32)
 
@@ -30,7 +30,7 @@ def flags(timesteps):
 
 
 def test_termination_resets_at_once():
-    timesteps = play(Probe("constant", length=2), "terminate", 4)
+    timesteps = play(probe_params("constant", length=2), "terminate", 4)
     assert flags(timesteps) == {
         "reset": [1, 0, 1, 0, 1],
         "terminated": [0, 0, 1, 0, 1],
@@ -44,7 +44,7 @@ def test_termination_resets_at_once():
 
 
 def test_a_time_limit_counts_as_the_end():
-    timesteps = play(Probe("endless", length=2), "terminate", 4)
+    timesteps = play(probe_params("endless", length=2), "terminate", 4)
     assert flags(timesteps)["terminated"] == [0, 0, 1, 0, 1]
     assert not timesteps.truncated.any()
     assert flags(timesteps)["reset"] == [1, 0, 1, 0, 1]
@@ -52,7 +52,7 @@ def test_a_time_limit_counts_as_the_end():
 
 def test_a_time_limit_shows_the_final_observation():
     """One more step, whose action is ignored and whose transition is neither rewarded nor counted."""
-    timesteps = play(Probe("endless", length=2), "bootstrap", 6)
+    timesteps = play(probe_params("endless", length=2), "bootstrap", 6)
     assert flags(timesteps) == {
         "reset": [1, 0, 0, 1, 0, 0, 1],
         "terminated": [0, 0, 0, 0, 0, 0, 0],
@@ -66,7 +66,7 @@ def test_a_time_limit_shows_the_final_observation():
 
 
 def test_environments_draw_their_own_episodes():
-    timesteps = play(Probe("observed", length=1), "terminate", 64)
+    timesteps = play(probe_params("observed", length=1), "terminate", 64)
     signs = timesteps.obs[..., 0]
     assert 0.3 < np.mean(signs > 0) < 0.7
     assert not np.array_equal(signs[:, 0], signs[:, 1])
