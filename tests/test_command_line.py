@@ -119,11 +119,11 @@ def test_wrong_input_exits_with_2_and_one_line():
     assert done.stderr.count("\n") == 1
 
 
-def test_help_lists_every_option():
-    done = command("trainer_pure.py", "+tmaze=gru", "--help")
-    assert done.returncode == 0
+def test_help_lists_every_option(capsys):
+    assert trainer_pure.main(["+tmaze=gru", "--help"]) == 0
+    out = capsys.readouterr().out
     for text in ("model.size=680", "num_seeds=1 ", "+tmaze=agalite | arelit", "cells from the start to the junction"):
-        assert text in done.stdout
+        assert text in out
 
 
 def test_every_readme_command_exists():

@@ -60,6 +60,7 @@ def sample_layouts(key, origin_sides, number=10_000):
     return jax.vmap(lambda one: draw_layout(one, origin_sides))(jax.random.split(key, number))
 
 
+@pytest.mark.slow
 def test_paths_have_the_distribution_of_the_original(recording):
     original = recording("mp_layout_stats_large")
     path = np.asarray(sample_layouts(jax.random.key(0), ALL_SIDES).path)
