@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from src_pure.envs.mystery_path_layout import (
     LayoutDraws,

@@ -130,7 +130,7 @@ def test_every_combination_builds(block):
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_blocks_remember(block):
-    model = GaLiTe(1, 16, 2, 8, 8, eta=2, block=block)
+    model = GaLiTe(2, 16, 2, 8, 8, eta=2, block=block)
     inputs = jax.random.normal(jax.random.key(0), (6, B, 4))
     reset = jnp.zeros((6, B), bool)
     start = carry = model.initialize_carry(B)
