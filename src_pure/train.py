@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from jax import lax
 
 from src_pure.algos.base import Algorithm, Apply
@@ -22,7 +23,8 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
-    under `sum/<name>`, what the algorithm reports, and the norm of the new parameters.
+    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, and the mean of what the model sows
+    in `metrics` on the observations behind the rollout.
     """
     apply = policy.apply
 
@@ -38,12 +40,19 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         key, key_rollout, key_learn = jax.random.split(state.key, 3)
         params, start = state.learner.params, state.actor
         actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
-        _, output = policy_step(apply, params, actor)
-        learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value)
-        metrics = episodes | losses | {"param_norm": optax.tree.norm(learner.params)}
+        obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
+        (_, output), sown = apply(params, actor.carry, obs, reset, mutable="metrics")
+        learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
+        metrics = episodes | losses | {"param_norm": optax.tree.norm(learner.params)} | sown_means(sown)
         return TrainState(learner, actor, key, state.update + 1), metrics
 
     return init, update
+
+
+def sown_means(sown: dict[str, Any]) -> Metrics:
+    """The mean of each array that the model sowed in the collection `metrics`, by its name."""
+    arrays = flatten_dict(sown.get("metrics", {}))
+    return {path[-1]: jnp.mean(jnp.stack(values)) for path, values in arrays.items()}
 
 
 def policy_step(apply: Apply, params: Params, actor: Actor):

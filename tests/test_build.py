@@ -117,7 +117,7 @@ def test_keys_of_another_choice_are_unknown():
             ConfigError, match=r"unknown key algo\..*known: algo.adam_eps, algo.anneal_lr, algo.ent_coef"
         ):
             compose(overrides)
-    with pytest.raises(ConfigError, match=r"\(known: model.size\)"):
+    with pytest.raises(ConfigError, match=r"\(known: model.precision, model.size\)"):
         compose(["model=gru", "model.num_layers=2"])
 
 

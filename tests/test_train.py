@@ -14,6 +14,7 @@ from src_pure.build import compose, instantiate, known_names
 from src_pure.envs.tmaze import TMaze
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
+from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
@@ -170,3 +171,13 @@ def test_evaluation_shares_no_randomness_with_training():
     }
     assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
     assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))
+
+
+def test_ponder_steps_are_a_metric():
+    """One iteration where the first reaches the threshold, all of them where no sum does."""
+    for threshold, expected in ((0.0, 1.0), (1.0, 2.0)):
+        memory = AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)
+        init, update = make_train(*make(memory))
+        state = jax.jit(init)(jax.random.key(0), SMALL)
+        steps = jax.jit(update)(state, SMALL)[1]["ponder_steps"]
+        assert steps == expected

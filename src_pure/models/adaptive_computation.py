@@ -14,7 +14,7 @@ From then on its state is copied, so that a token that thinks longer can attend 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import dense, episode_time, head_size
+from src_pure.models.layers import Precision, dense, episode_time, full, head_size
 from src_pure.models.transformer import TransformerCarry, check_sizes, initial_carry
 from src_pure.models.transformer_blocks import BLOCKS, Positions, Residual
 from src_pure.ops.attention import sinusoids
@@ -24,7 +24,7 @@ from src_pure.types import Array, PositiveInt, UnitFloat
 class AdaptiveTransformer(nn.Module):
     """One layer, at most `max_iterations` times; its memory keeps the inputs of each iteration.
 
-    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the intermediates.
+    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the metrics.
     """
 
     max_iterations: PositiveInt = 6
@@ -36,6 +36,7 @@ class AdaptiveTransformer(nn.Module):
     memory_len: PositiveInt = 128
     residual: Residual = "post_norm"
     positions: Positions = "absolute"
+    precision: Precision = "float32"
 
     def __post_init__(self):
         check_sizes(self.d_model, self.num_heads, self.d_head, self.memory_len)
@@ -47,10 +48,10 @@ class AdaptiveTransformer(nn.Module):
     @nn.compact
     def __call__(self, carry: TransformerCarry, inputs: Array, reset: Array) -> tuple[TransformerCarry, Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        block = BLOCKS[self.residual](self.num_heads, d_head, self.d_ffc, self.positions, name="block")
+        block = BLOCKS[self.residual](self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name="block")
         halting = nn.Dense(1, bias_init=nn.initializers.ones, name="halting")
         time = episode_time(carry.time, reset)
-        x = nn.relu(dense(self.d_model, name="embed")(inputs))
+        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
 
         mean = jnp.zeros_like(x)
         halted_mass = jnp.zeros(reset.shape)  # p_1 + ... + p_n
@@ -68,7 +69,7 @@ class AdaptiveTransformer(nn.Module):
             ponder_steps += running
             halted_mass += weight
             running &= ~last
-        self.sow("intermediates", "ponder_steps", ponder_steps)
+        self.sow("metrics", "ponder_steps", ponder_steps)
         return TransformerCarry(tuple(memories), time[-1]), mean
 
     def coordinates(self, seen: Array, iteration: int) -> Array | float:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.models.layers import Block, dense, episode_time, head_size, heads
+from src_pure.models.layers import Block, Precision, dense, episode_time, full, head_size, heads
 from src_pure.ops import recurrence
 from src_pure.types import Array, PositiveInt
 
@@ -142,18 +142,20 @@ class AGaLiTeAttention(nn.Module):
     r: int
     frequencies: Frequencies
     implementation: Implementation
+    precision: Precision
 
     @nn.compact
     def __call__(self, carry: AttentionCarry, inputs: Array, reset: Array) -> tuple[AttentionCarry, Array]:
-        tokens = heads(dense(5 * self.num_heads * self.d_head, name="kqv_gates")(inputs), self.num_heads)
-        rows = heads(dense(3 * self.num_heads * self.eta, name="features")(inputs), self.num_heads)
+        tokens = dense(5 * self.num_heads * self.d_head, precision=self.precision, name="kqv_gates")(inputs)
+        rows = dense(3 * self.num_heads * self.eta, precision=self.precision, name="features")(inputs)
+        tokens, rows = heads(full(tokens), self.num_heads), heads(full(rows), self.num_heads)
         key, query, value, beta, gamma = jnp.split(tokens, 5, axis=-1)
         p1, p2, p3 = jnp.split(rows, 3, axis=-1)
         carry, out = agalite_attention(
             carry, query, key, value, beta, gamma, p1, p2, p3, reset,
             r=self.r, frequencies=self.frequencies, implementation=self.implementation,
         )  # fmt: skip
-        return carry, dense(self.d_model, name="out")(out.reshape(*out.shape[:2], -1))
+        return carry, dense(self.d_model, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
 
 class AGaLiTe(nn.Module):
@@ -168,6 +170,7 @@ class AGaLiTe(nn.Module):
     r: PositiveInt = 2
     frequencies: Frequencies = "released"
     implementation: Implementation = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self):
         head_size(self.d_model, self.num_heads, self.d_head)
@@ -182,7 +185,7 @@ class AGaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[AttentionCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = nn.relu(dense(self.d_model, name="embed")(inputs))
+        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
         new_carry = []
         for i, layer_carry in enumerate(carry):
             attention = AGaLiTeAttention(
@@ -193,8 +196,9 @@ class AGaLiTe(nn.Module):
                 self.r,
                 self.frequencies,
                 self.implementation,
+                self.precision,
                 parent=None,
             )
-            layer_carry, x = Block(attention, self.d_ffc, name=f"block_{i}")(layer_carry, x, reset)
+            layer_carry, x = Block(attention, self.d_ffc, self.precision, name=f"block_{i}")(layer_carry, x, reset)
             new_carry.append(layer_carry)
         return tuple(new_carry), x

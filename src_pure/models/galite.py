@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from src_pure.models.layers import Block, PostNormBlock, UngatedBlock, dense, head_size, heads
+from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock, dense, full, head_size, heads
 from src_pure.ops import matrix_recurrence
 from src_pure.ops.matrix_recurrence import MatrixFactors, MatrixState
 from src_pure.types import Array, PositiveInt
@@ -164,30 +164,31 @@ class GaLiTeAttention(nn.Module):
     gating: Gating
     feature_map: FeatureMap
     implementation: Implementation
+    precision: Precision
 
     @nn.compact
     def __call__(self, carry: MatrixState, inputs: Array, reset: Array) -> tuple[MatrixState, Array]:
         elementwise = self.gating == "elementwise"
         width = self.num_heads * self.d_head * (5 if elementwise else 3)
-        key, query, value, *gates = jnp.split(
-            heads(dense(width, name="kqv_gates")(inputs), self.num_heads), width // (self.num_heads * self.d_head), -1
-        )
+        tokens = heads(full(dense(width, precision=self.precision, name="kqv_gates")(inputs)), self.num_heads)
+        key, query, value, *gates = jnp.split(tokens, width // (self.num_heads * self.d_head), -1)
         beta, gamma = gates if elementwise else (None, None)
         if self.gating == "scalar":
-            beta = heads(dense(self.num_heads, name="gate")(inputs), self.num_heads)
+            beta = heads(full(dense(self.num_heads, precision=self.precision, name="gate")(inputs)), self.num_heads)
         p1, p2, p3 = self.rows(inputs)
         carry, out = galite_attention(
             carry, query, key, value, beta, gamma, p1, p2, p3, reset, decay=self.decay, gating=self.gating,
             feature_map=self.feature_map, nu=self.eta, implementation=self.implementation,
         )  # fmt: skip
-        return carry, dense(self.d_model, name="out")(out.reshape(*out.shape[:2], -1))
+        return carry, dense(self.d_model, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
     def rows(self, inputs: Array) -> list[Array]:
         """p1, p2, p3 [T, B, H, eta], without entries where they are not used."""
         first, second, third = row_sizes(self.gating, self.feature_map, self.eta)
         if first + third == 0:
             return [None, None, None]
-        rows = dense(self.num_heads * (first + second + third), name="features")(inputs)
+        width = self.num_heads * (first + second + third)
+        rows = full(dense(width, precision=self.precision, name="features")(inputs))
         return jnp.split(heads(rows, self.num_heads), (first, first + second), axis=-1)
 
 
@@ -208,6 +209,7 @@ class GaLiTe(nn.Module):
     feature_map: FeatureMap = "outer_relu"
     block: BlockOrder = "gtrxl"
     implementation: Implementation = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self):
         head_size(self.d_model, self.num_heads, self.d_head)
@@ -221,7 +223,7 @@ class GaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[MatrixState, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = nn.relu(dense(self.d_model, name="embed")(inputs))
+        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
         new_carry = []
         for i, layer_carry in enumerate(carry):
             attention = GaLiTeAttention(
@@ -233,8 +235,11 @@ class GaLiTe(nn.Module):
                 self.gating,
                 self.feature_map,
                 self.implementation,
+                self.precision,
                 parent=None,
             )
-            layer_carry, x = BLOCKS[self.block](attention, self.d_ffc, name=f"block_{i}")(layer_carry, x, reset)
+            layer_carry, x = BLOCKS[self.block](attention, self.d_ffc, self.precision, name=f"block_{i}")(
+                layer_carry, x, reset
+            )
             new_carry.append(layer_carry)
         return tuple(new_carry), x

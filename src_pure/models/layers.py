@@ -1,7 +1,13 @@
 """Layers that several memory models share. One initialisation for all: orthogonal kernels and zero biases.
 
 Their scale is sqrt 2, and 1 in the LSTM and the GRU, whose gates are no relu.
+
+`precision` is that of dense layers: of what goes into their products and of what comes out. Parameters, residuals,
+norms, gates, scores, softmax and recurrences (the product with h in GRU and LSTM, too) are float32 in both, and so are
+carries and outputs of a memory model.
 """
+
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -11,11 +17,25 @@ from jax import lax
 from src_pure.ops.recurrence import SAVED
 from src_pure.types import Array, Carry
 
+Precision = Literal["float32", "bfloat16"]
 GATE_BIAS = 2.0  # the gate starts mostly closed, so that a block starts close to the identity
 
 
-def dense(features: int, *, scale: float = 2.0**0.5, use_bias: bool = True, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, use_bias=use_bias, kernel_init=nn.initializers.orthogonal(scale), name=name)
+def dense(
+    features: int,
+    *,
+    scale: float = 2.0**0.5,
+    use_bias: bool = True,
+    precision: Precision = "float32",
+    name: str | None = None,
+) -> nn.Dense:
+    kernel_init = nn.initializers.orthogonal(scale)
+    return nn.Dense(features, use_bias=use_bias, dtype=jnp.dtype(precision), kernel_init=kernel_init, name=name)
+
+
+def full(x: Array) -> Array:
+    """What a dense layer made, as float32: from here on it is added up."""
+    return x.astype(jnp.float32)
 
 
 def stacked_orthogonal(scale: float = 2.0**0.5):
@@ -48,18 +68,24 @@ class GRUGate(nn.Module):
     r = sigmoid(Wr y + Ur x), z = sigmoid(Wz y + Uz x - bias), n = tanh(Wg y + Ug (r x)); W and U without bias.
     """
 
+    precision: Precision = "float32"
+
     @nn.compact
     def __call__(self, x: Array, y: Array) -> Array:
         size = x.shape[-1]
-        from_y = nn.Dense(3 * size, use_bias=False, kernel_init=stacked_orthogonal(), name="w")(y)
-        from_x = nn.Dense(2 * size, use_bias=False, kernel_init=stacked_orthogonal(), name="u")(x)
+        from_y = full(self.product(3 * size, "w")(y))
+        from_x = full(self.product(2 * size, "u")(x))
         bias = self.param("bias", nn.initializers.constant(GATE_BIAS), (size,))
         y_r, y_z, y_n = jnp.split(from_y, 3, axis=-1)
         x_r, x_z = jnp.split(from_x, 2, axis=-1)
         r = nn.sigmoid(y_r + x_r)
         z = nn.sigmoid(y_z + x_z - bias)
-        x_n = nn.Dense(size, use_bias=False, kernel_init=stacked_orthogonal(), name="u_n")(r * x)
+        x_n = full(self.product(size, "u_n")(r * x))
         return x + z * (jnp.tanh(y_n + x_n) - x)
+
+    def product(self, features: int, name: str) -> nn.Dense:
+        dtype = jnp.dtype(self.precision)
+        return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=stacked_orthogonal(), name=name)
 
 
 def head_size(d_model: int, num_heads: int, d_head: int | None) -> int:
@@ -77,13 +103,16 @@ class PlainBlock(nn.Module):
 
     attention: nn.Module
     d_ffc: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
         carry, attended = self.attention(carry, nn.LayerNorm()(x), reset)
-        x = GRUGate(name="gate_attention")(x, nn.relu(attended))
-        hidden = nn.relu(dense(self.d_ffc, name="ffc_in")(nn.LayerNorm()(x)))
-        return carry, GRUGate(name="gate_ffc")(x, nn.relu(dense(x.shape[-1], name="ffc_out")(hidden)))
+        x = GRUGate(self.precision, name="gate_attention")(x, nn.relu(attended))
+        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(nn.LayerNorm()(x)))
+        return carry, GRUGate(self.precision, name="gate_ffc")(
+            x, nn.relu(dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
+        )
 
 
 class PlainUngatedBlock(nn.Module):
@@ -91,13 +120,14 @@ class PlainUngatedBlock(nn.Module):
 
     attention: nn.Module
     d_ffc: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
         carry, attended = self.attention(carry, nn.LayerNorm()(x), reset)
         x = x + nn.relu(attended)
-        hidden = nn.relu(dense(self.d_ffc, name="ffc_in")(nn.LayerNorm()(x)))
-        return carry, x + nn.relu(dense(x.shape[-1], name="ffc_out")(hidden))
+        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(nn.LayerNorm()(x)))
+        return carry, x + nn.relu(dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
 
 
 class PlainPostNormBlock(nn.Module):
@@ -105,13 +135,14 @@ class PlainPostNormBlock(nn.Module):
 
     attention: nn.Module
     d_ffc: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
         carry, attended = self.attention(carry, x, reset)
         x = nn.LayerNorm()(x + attended)
-        hidden = nn.relu(dense(self.d_ffc, name="ffc_in")(x))
-        return carry, nn.LayerNorm()(x + dense(x.shape[-1], name="ffc_out")(hidden))
+        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(x))
+        return carry, nn.LayerNorm()(x + dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
 
 
 # The backward pass keeps matrix products and recurrences and computes all that is elementwise again: a third less

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import dense, stacked_orthogonal
+from src_pure.models.layers import Precision, dense, full, stacked_orthogonal
 from src_pure.ops.recurrence import recurrent_scan
 from src_pure.types import Array, PositiveInt
 
@@ -28,13 +28,14 @@ def lstm_cell(inputs: Array, recurrent: Array, state: tuple[Array, Array]) -> tu
 
 class GRU(nn.Module):
     size: PositiveInt = 128
+    precision: Precision = "float32"  # of what comes from the inputs
 
     def initialize_carry(self, batch_size: int) -> tuple[Array]:
         return (jnp.zeros((batch_size, self.size)),)
 
     @nn.compact
     def __call__(self, carry: tuple[Array], inputs: Array, reset: Array) -> tuple[tuple[Array], Array]:
-        x = dense(3 * self.size, scale=1.0, name="inputs")(inputs)
+        x = full(dense(3 * self.size, scale=1.0, precision=self.precision, name="inputs")(inputs))
         kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 3 * self.size))
         bias = self.param("bias", nn.initializers.zeros, (self.size,))  # of the candidate alone
         bias = jnp.concatenate([jnp.zeros(2 * self.size), bias])
@@ -43,13 +44,14 @@ class GRU(nn.Module):
 
 class LSTM(nn.Module):
     size: PositiveInt = 128
+    precision: Precision = "float32"  # of what comes from the inputs
 
     def initialize_carry(self, batch_size: int) -> tuple[Array, Array]:
         return jnp.zeros((batch_size, self.size)), jnp.zeros((batch_size, self.size))
 
     @nn.compact
     def __call__(self, carry: tuple[Array, Array], inputs: Array, reset: Array):
-        x = dense(4 * self.size, scale=1.0, use_bias=False, name="inputs")(inputs)
+        x = full(dense(4 * self.size, scale=1.0, use_bias=False, precision=self.precision, name="inputs")(inputs))
         kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 4 * self.size))
         bias = self.param("bias", nn.initializers.zeros, (4 * self.size,))
         return recurrent_scan(lstm_cell, kernel, bias, carry, x, 1.0 - reset)
@@ -60,6 +62,7 @@ class MLP(nn.Module):
 
     size: PositiveInt = 128
     num_layers: PositiveInt = 2
+    precision: Precision = "float32"
 
     def initialize_carry(self, batch_size: int) -> tuple[()]:
         return ()
@@ -68,5 +71,5 @@ class MLP(nn.Module):
     def __call__(self, carry: tuple[()], inputs: Array, reset: Array) -> tuple[tuple[()], Array]:
         x = inputs
         for _ in range(self.num_layers):
-            x = nn.relu(dense(self.size)(x))
-        return carry, x
+            x = nn.relu(dense(self.size, precision=self.precision)(x))
+        return carry, full(x)

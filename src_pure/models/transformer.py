@@ -13,7 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import dense, episode_time, head_size
+from src_pure.models.layers import Precision, dense, episode_time, full, head_size
 from src_pure.models.transformer_blocks import BLOCKS, Positions, Residual
 from src_pure.ops.attention import sinusoids
 from src_pure.types import Array, PositiveInt
@@ -49,6 +49,7 @@ class Transformer(nn.Module):
     memory_len: PositiveInt = 128
     residual: Residual = "gated"
     positions: Positions = "relative"
+    precision: Precision = "float32"
 
     def __post_init__(self):
         check_sizes(self.d_model, self.num_heads, self.d_head, self.memory_len)
@@ -63,12 +64,12 @@ class Transformer(nn.Module):
         block = BLOCKS[self.residual]
         time = episode_time(carry.time, reset)
         seen = time - 1
-        x = nn.relu(dense(self.d_model, name="embed")(inputs))
+        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
         if self.positions == "absolute":
             x = x + sinusoids(seen, self.d_model)
         memories = []
         for i, memory in enumerate(carry.memory):
-            layer = block(self.num_heads, d_head, self.d_ffc, self.positions, name=f"block_{i}")
+            layer = block(self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name=f"block_{i}")
             memory, x = layer(memory, x, seen)
             memories.append(memory)
         return TransformerCarry(tuple(memories), time[-1]), x

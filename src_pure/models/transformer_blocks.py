@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.models.layers import GRUGate, dense
+from src_pure.models.layers import GRUGate, Precision, dense, full
 from src_pure.ops.attention import Reader, Relative, attend, sinusoids
 from src_pure.types import Array
 
@@ -35,6 +35,7 @@ class MemoryAttention(nn.Module):
     num_heads: int
     d_head: int
     positions: Positions
+    precision: Precision
     affine: bool
 
     @nn.compact
@@ -44,11 +45,13 @@ class MemoryAttention(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, (size,))
             offset = self.param("offset", nn.initializers.zeros, (size,))
-        query = jnp.einsum("tbd,dhk->tbhk", tokens * scale + offset, self.kernel("query", size))
+        dtype = jnp.dtype(self.precision)
+        normed, kernel = (tokens * scale + offset).astype(dtype), self.kernel("query", size).astype(dtype)
+        query = full(jnp.einsum("tbd,dhk->tbhk", normed, kernel))
         relative = self.relative(memory.shape[1], size) if self.positions == "relative" else None
         reader = Reader(scale, offset, self.kernel("key", size), self.kernel("value", size), relative)
         memory, out = attend(memory, seen, query, tokens, reader)
-        return memory, dense(size, name="out")(out.reshape(*out.shape[:2], -1))
+        return memory, dense(size, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
     def kernel(self, name: str, size: int) -> Array:
         kernel = self.param(name, nn.initializers.orthogonal(2.0**0.5), (size, self.num_heads * self.d_head))
@@ -68,10 +71,12 @@ class FeedForward(nn.Module):
     """dense(relu(dense(x)))"""
 
     d_ffc: int
+    precision: Precision
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return dense(x.shape[-1], name="out")(nn.relu(dense(self.d_ffc, name="in")(x)))
+        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="in")(x))
+        return dense(x.shape[-1], precision=self.precision, name="out")(hidden)
 
 
 class GatedBlock(nn.Module):
@@ -84,13 +89,17 @@ class GatedBlock(nn.Module):
     d_head: int
     d_ffc: int
     positions: Positions
+    precision: Precision
 
     @nn.compact
     def __call__(self, memory: Array, x: Array, seen: Array) -> tuple[Array, Array]:
-        attention = MemoryAttention(self.num_heads, self.d_head, self.positions, affine=True, name="attention")
+        attention = MemoryAttention(
+            self.num_heads, self.d_head, self.positions, self.precision, affine=True, name="attention"
+        )
         memory, attended = attention(memory, normalise(x), seen)
-        x = GRUGate(name="gate_attention")(x, nn.relu(attended))
-        return memory, GRUGate(name="gate_ffc")(x, nn.relu(FeedForward(self.d_ffc, name="ffc")(nn.LayerNorm()(x))))
+        x = GRUGate(self.precision, name="gate_attention")(x, nn.relu(attended))
+        hidden = FeedForward(self.d_ffc, self.precision, name="ffc")(nn.LayerNorm()(x))
+        return memory, GRUGate(self.precision, name="gate_ffc")(x, nn.relu(hidden))
 
 
 class PostNormBlock(nn.Module):
@@ -100,13 +109,16 @@ class PostNormBlock(nn.Module):
     d_head: int
     d_ffc: int
     positions: Positions
+    precision: Precision
 
     @nn.compact
     def __call__(self, memory: Array, x: Array, seen: Array) -> tuple[Array, Array]:
-        attention = MemoryAttention(self.num_heads, self.d_head, self.positions, affine=False, name="attention")
+        attention = MemoryAttention(
+            self.num_heads, self.d_head, self.positions, self.precision, affine=False, name="attention"
+        )
         memory, attended = attention(memory, x, seen)
         x = nn.LayerNorm()(x + attended)
-        return memory, nn.LayerNorm()(x + FeedForward(self.d_ffc, name="ffc")(x))
+        return memory, nn.LayerNorm()(x + FeedForward(self.d_ffc, self.precision, name="ffc")(x))
 
 
 class ReZeroBlock(nn.Module):
@@ -116,15 +128,18 @@ class ReZeroBlock(nn.Module):
     d_head: int
     d_ffc: int
     positions: Positions
+    precision: Precision
 
     @nn.compact
     def __call__(self, memory: Array, x: Array, seen: Array) -> tuple[Array, Array]:
-        attention = MemoryAttention(self.num_heads, self.d_head, self.positions, affine=False, name="attention")
+        attention = MemoryAttention(
+            self.num_heads, self.d_head, self.positions, self.precision, affine=False, name="attention"
+        )
         alpha_attention = self.param("alpha_attention", nn.initializers.zeros, ())
         alpha_ffc = self.param("alpha_ffc", nn.initializers.zeros, ())
         memory, attended = attention(memory, x, seen)
         x = x + alpha_attention * attended
-        return memory, x + alpha_ffc * FeedForward(self.d_ffc, name="ffc")(x)
+        return memory, x + alpha_ffc * FeedForward(self.d_ffc, self.precision, name="ffc")(x)
 
 
 class GatedReZeroBlock(nn.Module):
@@ -137,16 +152,19 @@ class GatedReZeroBlock(nn.Module):
     d_head: int
     d_ffc: int
     positions: Positions
+    precision: Precision
 
     @nn.compact
     def __call__(self, memory: Array, x: Array, seen: Array) -> tuple[Array, Array]:
-        attention = MemoryAttention(self.num_heads, self.d_head, self.positions, affine=False, name="attention")
+        attention = MemoryAttention(
+            self.num_heads, self.d_head, self.positions, self.precision, affine=False, name="attention"
+        )
         alpha_attention = self.param("alpha_attention", nn.initializers.zeros, ())
         alpha_ffc = self.param("alpha_ffc", nn.initializers.zeros, ())
         memory, attended = attention(memory, x, seen)
-        x = GRUGate(name="gate_attention")(x, alpha_attention * nn.relu(attended))
-        hidden = FeedForward(self.d_ffc, name="ffc")(x)
-        return memory, GRUGate(name="gate_ffc")(x, alpha_ffc * nn.relu(hidden))
+        x = GRUGate(self.precision, name="gate_attention")(x, alpha_attention * nn.relu(attended))
+        hidden = FeedForward(self.d_ffc, self.precision, name="ffc")(x)
+        return memory, GRUGate(self.precision, name="gate_ffc")(x, alpha_ffc * nn.relu(hidden))
 
 
 BLOCKS = {

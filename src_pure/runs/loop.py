@@ -22,7 +22,8 @@ from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
-MAX_LOG_RATIO = 1e-3  # of the first minibatch, where the policy has not changed yet: rounding stays below, a bug not
+# Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stays below it
+MAX_LOG_RATIO = {"float32": 1e-3, "bfloat16": 1e-1}
 
 
 class NumericalError(RuntimeError):
@@ -99,7 +100,7 @@ def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dic
         run_dir.append_metrics(rows)
         for sink in sinks:
             sink.log(rows, elapsed)
-        _check(rows, run_dir)
+        _check(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
         interval = settings.evaluation.interval
         if done == settings.num_updates or (interval and done % interval == 0):
             run_dir.append_evaluation(_evaluate(experiment, program, state, done))
@@ -194,7 +195,7 @@ def _evaluate(experiment: Experiment, program: Program, state: TrainState, done:
     return evaluation_rows(metrics, experiment.settings, done)
 
 
-def _check(rows: pd.DataFrame, run_dir: RunDir) -> None:
+def _check(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
     """Raises NumericalError for numbers that are none; warns of a policy that acts otherwise than it learns."""
     for name in ("loss", "param_norm"):
         broken = rows[~np.isfinite(rows[name])]
@@ -205,7 +206,7 @@ def _check(rows: pd.DataFrame, run_dir: RunDir) -> None:
                 f"metrics up to update {rows['update'].max()} are in {run_dir.path}. Try a smaller algo.learning_rate"
             )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
-    if ratio > MAX_LOG_RATIO:
+    if ratio > max_log_ratio:
         warning = (
             f"warning: before any gradient step log(new policy / acting policy) is up to {ratio:.1e}, it should be 0: "
             "does the memory model give the same outputs step by step and as a sequence?"
