@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock, dense, full, head_size, heads
 from src_pure.ops import matrix_recurrence
-from src_pure.ops.matrix_recurrence import MatrixFactors, MatrixState
+from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState
 from src_pure.types import Array, PositiveInt
 
 EPS = 1e-10
@@ -38,12 +38,6 @@ Gating = Literal["elementwise", "scalar", "none"]
 FeatureMap = Literal["outer_relu", "outer_elu+1", "relu", "elu+1", "dpfp"]
 BlockOrder = Literal["gtrxl", "trxl", "post-ln"]
 Implementation = Literal["auto", "chunked", "scan"]
-
-
-def outer(row: Array, column: Array) -> Array:
-    """[..., E] (x) [..., D] -> [..., E D]"""
-    product = row[..., :, None] * column[..., None, :]
-    return product.reshape(*product.shape[:-2], -1)
 
 
 def elu_plus_one(x: Array) -> Array:
@@ -56,12 +50,12 @@ def dpfp(x: Array, nu: int) -> Array:
     return jnp.concatenate([y * jnp.roll(y, -shift, axis=-1) for shift in range(1, nu + 1)], axis=-1)
 
 
-FEATURES: dict[str, Callable[[Array, Array | None, int], Array]] = {
-    "outer_relu": lambda x, p, nu: outer(jax.nn.relu(p), jax.nn.relu(x)),
-    "outer_elu+1": lambda x, p, nu: outer(elu_plus_one(p), elu_plus_one(x)),
-    "relu": lambda x, p, nu: jax.nn.relu(x),
-    "elu+1": lambda x, p, nu: elu_plus_one(x),
-    "dpfp": lambda x, p, nu: dpfp(x, nu),
+FEATURES: dict[str, Callable[[Array, Array | None, int], Factored]] = {
+    "outer_relu": lambda x, p, nu: Factored(jax.nn.relu(p), jax.nn.relu(x)),
+    "outer_elu+1": lambda x, p, nu: Factored(elu_plus_one(p), elu_plus_one(x)),
+    "relu": lambda x, p, nu: Factored(None, jax.nn.relu(x)),
+    "elu+1": lambda x, p, nu: Factored(None, elu_plus_one(x)),
+    "dpfp": lambda x, p, nu: Factored(None, dpfp(x, nu)),
 }
 
 
@@ -77,14 +71,14 @@ def row_sizes(gating: Gating, feature_map: FeatureMap, eta: int) -> tuple[int, i
     return features, features, gates
 
 
-def feature_gate(gamma: Array, p3: Array | None, feature_map: FeatureMap) -> Array:
-    """g [T, B, H, F]"""
+def feature_gate(gamma: Array, p3: Array | None, feature_map: FeatureMap) -> Factored:
+    """g, in the form of the features"""
     gate = jax.nn.sigmoid(gamma)
     if feature_map in ("relu", "elu+1"):
-        return gate
+        return Factored(None, gate)
     if feature_map == "dpfp":
-        gate = jnp.concatenate([gate, gate], axis=-1)
-    return outer(jax.nn.sigmoid(p3), gate)
+        return Factored(None, Factored(jax.nn.sigmoid(p3), jnp.concatenate([gate, gate], axis=-1)).vector())
+    return Factored(jax.nn.sigmoid(p3), gate)
 
 
 def initial_state(batch_size: int, num_heads: int, d_head: int, features: int) -> MatrixState:
@@ -119,28 +113,29 @@ def galite_attention(
     read by dpfp alone, `decay` by elementwise gates alone: with one gate both decays are 1 - a.
     """
     features = FEATURES[feature_map]
-    key, query = features(key, p1, nu), features(query, p2, nu)  # [T, B, H, F]
-    row_gate, column_gate = jnp.zeros_like(value), jnp.zeros_like(key)
+    key, query = features(key, p1, nu), features(query, p2, nu)
+    row_gate, column_gate = jnp.zeros_like(value), Factored(None, jnp.zeros((*value.shape[:-1], key.size)))
     if gating == "elementwise":
         row_gate, column_gate = jax.nn.sigmoid(beta), feature_gate(gamma, p3, feature_map)
-        value, key = row_gate * value, column_gate * key
+        value, key = row_gate * value, jax.tree.map(jnp.multiply, column_gate, key)
     elif gating == "scalar":
-        column_gate = jnp.broadcast_to(jax.nn.sigmoid(beta), key.shape)
-        key = column_gate * key
+        gate = jax.nn.sigmoid(beta)
+        column_gate = Factored(None, column_gate.column + gate)
+        key = key._replace(column=gate * key.column)
     if carry is None:
-        carry = initial_state(*value.shape[1:], key.shape[-1])
-    factors = MatrixFactors(1.0 - reset.astype(value.dtype), row_gate, column_gate, value, key, query)
+        carry = initial_state(*value.shape[1:], key.size)
+    inputs = FactoredInputs(1.0 - reset.astype(value.dtype), row_gate, column_gate, value, key, query)
     readout = _READOUT[decay if gating == "elementwise" else "product", implementation]
-    carry, (numerator, denominator) = readout(carry, factors)
+    carry, (numerator, denominator) = readout(carry, inputs)
     return carry, numerator / (denominator[..., None] + EPS)
 
 
-def scan_product(state: MatrixState, factors: MatrixFactors):
-    return matrix_recurrence.scan_readout(state, factors, matrix_recurrence.product_decay)
+def scan_product(state: MatrixState, inputs: FactoredInputs):
+    return matrix_recurrence.scan_readout(state, inputs, matrix_recurrence.product_decay)
 
 
-def scan_released(state: MatrixState, factors: MatrixFactors):
-    return matrix_recurrence.scan_readout(state, factors, matrix_recurrence.released_decay)
+def scan_released(state: MatrixState, inputs: FactoredInputs):
+    return matrix_recurrence.scan_readout(state, inputs, matrix_recurrence.released_decay)
 
 
 _READOUT = {

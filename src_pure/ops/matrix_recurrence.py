@@ -8,7 +8,8 @@ One head of D values and F features; b gates the rows, g the columns, keep is 0 
     product:  decay_t = keep_t (1 - b_t) (x) (1 - g_t)
     released: decay_t = keep_t (1 - b_t (x) g_t)
 
-The gradient of a plain scan stores every C_t; here one in CHUNK steps is stored. Sizes: T time, L = CHUNK, B batch,
+The gradient of a plain scan stores every C_t; here one in CHUNK steps is stored. Vectors of F features are outer
+products of short ones where they can be, and are multiplied out a chunk at a time. Sizes: T time, L = CHUNK, B batch,
 H heads.
 """
 
@@ -34,13 +35,44 @@ class Readout(NamedTuple):
     denominator: Array  # [T, B, H]
 
 
-class MatrixFactors(NamedTuple):
+class Factored(NamedTuple):
+    """A vector of F numbers: row (x) column flattened, F = E D, or the column alone."""
+
+    row: Array | None  # [T, B, H, E]
+    column: Array  # [T, B, H, D], [T, B, H, F] where there is no row
+
+    @property
+    def size(self) -> int:
+        """F"""
+        return self.column.shape[-1] * (1 if self.row is None else self.row.shape[-1])
+
+    def vector(self) -> Array:
+        """[T, B, H, F]"""
+        if self.row is None:
+            return self.column
+        return _outer(self.row, self.column).reshape(*self.column.shape[:-1], -1)
+
+
+class FactoredInputs(NamedTuple):
     keep: Array  # [T, B], constant: no gradient
+    row_gate: Array  # b [T, B, H, D]
+    column_gate: Factored  # g
+    value: Array  # [T, B, H, D]
+    key: Factored
+    query: Factored
+
+
+class MatrixFactors(NamedTuple):
+    keep: Array  # [T, B]
     row_gate: Array  # b [T, B, H, D]
     column_gate: Array  # g [T, B, H, F]
     value: Array  # [T, B, H, D]
     key: Array  # [T, B, H, F]
     query: Array  # [T, B, H, F]
+
+
+def multiply_out(x: FactoredInputs) -> MatrixFactors:
+    return MatrixFactors(x.keep, x.row_gate, x.column_gate.vector(), x.value, x.key.vector(), x.query.vector())
 
 
 Decay = Callable[[MatrixFactors], Array]  # of one step: [B, H, D, F]
@@ -71,7 +103,7 @@ def _advance(state: MatrixState, x: MatrixFactors, decay: Decay) -> MatrixState:
     return MatrixState(matrix, _column_decay(x) * state.normaliser + x.key)
 
 
-def scan_readout(state: MatrixState, factors: MatrixFactors, decay: Decay) -> tuple[MatrixState, Readout]:
+def scan_readout(state: MatrixState, inputs: FactoredInputs, decay: Decay) -> tuple[MatrixState, Readout]:
     """(last state, readout) step by step."""
 
     def step(state, x):
@@ -79,7 +111,7 @@ def scan_readout(state: MatrixState, factors: MatrixFactors, decay: Decay) -> tu
         numerator = (state.matrix * x.query[..., None, :]).sum(-1)
         return state, Readout(numerator, (state.normaliser * x.query).sum(-1))
 
-    return lax.scan(step, state, factors)
+    return lax.scan(step, state, multiply_out(inputs))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -121,8 +153,9 @@ def _double(decays: Decays, width: int) -> Decays:
     )
 
 
-def _product_chunk(state: MatrixState, x: MatrixFactors) -> tuple[MatrixState, Readout]:
+def _product_chunk(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
     """(last state, readout) of L steps, L a power of two, by matrix products."""
+    x = multiply_out(inputs)
     rows = Decays(1.0 - x.row_gate, jnp.ones_like(x.row_gate))
     columns = Decays(_column_decay(x), jnp.ones_like(x.column_gate))
     denominator = (x.query * x.key).sum(-1)  # a step reads itself
@@ -150,33 +183,33 @@ def _product_chunk(state: MatrixState, x: MatrixFactors) -> tuple[MatrixState, R
 
 
 @jax.custom_vjp
-def product_readout(state: MatrixState, factors: MatrixFactors) -> tuple[MatrixState, Readout]:
+def product_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
     """As `scan_readout` with `product_decay`; for a gradient in chunks, by matrix products."""
-    return scan_readout(state, factors, product_decay)
+    return scan_readout(state, inputs, product_decay)
 
 
-def _product_forward(state, factors):
+def _product_forward(state, inputs):
     def chunk(state, x):
         last, readout = _product_chunk(state, x)
         return last, (state, readout)
 
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(factors)), SAVED)
-    return (last, unchunk(readout, factors.keep.shape[0])), (starts, factors)
+    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(inputs)), SAVED)
+    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
 
 
 def _product_backward(residuals, cotangents):
-    starts, factors = residuals
+    starts, inputs = residuals
     d_last, d_readout = cotangents
-    num_steps = factors.keep.shape[0]
+    num_steps = inputs.keep.shape[0]
 
     def chunk(d_state, x):
-        start, factors, d_readout = x
-        _, pullback = jax.vjp(_product_chunk, start, factors)
+        start, inputs, d_readout = x
+        _, pullback = jax.vjp(_product_chunk, start, inputs)
         return pullback((d_state, d_readout))
 
-    inputs = (starts, factor_chunks(factors), chunks(d_readout, num_steps))
-    d_first, d_factors = lax.scan(chunk, d_last, inputs, reverse=True)
-    return d_first, unchunk(d_factors, num_steps)._replace(keep=None)
+    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
+    d_first, d_inputs = lax.scan(chunk, d_last, split, reverse=True)
+    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)
 
 
 product_readout.defvjp(_product_forward, _product_backward)
@@ -187,35 +220,37 @@ product_readout.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
-def released_readout(state: MatrixState, factors: MatrixFactors) -> tuple[MatrixState, Readout]:
+def released_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
     """As `scan_readout` with `released_decay`; the gradient stores one state in CHUNK steps."""
-    return scan_readout(state, factors, released_decay)
+    return scan_readout(state, inputs, released_decay)
 
 
-def _released_forward(state, factors):
+def _released_forward(state, inputs):
     def chunk(state, x):
         last, readout = scan_readout(state, x, released_decay)
         return last, (state, readout)
 
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(factors)), SAVED)
-    return (last, unchunk(readout, factors.keep.shape[0])), (starts, factors)
+    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(inputs)), SAVED)
+    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
 
 
 def _released_backward(residuals, cotangents):
-    starts, factors = residuals
+    starts, inputs = residuals
     d_last, d_readout = cotangents
-    num_steps = factors.keep.shape[0]
+    num_steps = inputs.keep.shape[0]
 
     def chunk(carry, x):
-        start, factors, d_readout = x
+        start, inputs, d_readout = x
+        factors, pullback = jax.vjp(multiply_out, inputs)
         _, (previous, d_query) = lax.scan(_released_again, start, (factors, d_readout))
         carry, d_factors = lax.scan(_released_reverse_step, carry, (previous, factors, d_readout), reverse=True)
-        return carry, (*d_factors, d_query)
+        return carry, pullback(MatrixFactors(jnp.zeros_like(factors.keep), *d_factors, d_query))[0]
 
-    behind = jax.tree.map(lambda x: jnp.zeros_like(x[0]), factors)._replace(keep=jnp.ones_like(factors.keep[0]))
-    inputs = (starts, factor_chunks(factors), chunks(d_readout, num_steps))
-    (d_state, first), d_factors = lax.scan(chunk, (d_last, behind), inputs, reverse=True)
-    return _through_decay(d_state, first), MatrixFactors(None, *unchunk(d_factors, num_steps))
+    last = multiply_out(jax.tree.map(lambda x: x[-1], inputs))
+    behind = jax.tree.map(jnp.zeros_like, last)._replace(keep=jnp.ones_like(last.keep))
+    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
+    (d_state, first), d_inputs = lax.scan(chunk, (d_last, behind), split, reverse=True)
+    return _through_decay(d_state, first), unchunk(d_inputs, num_steps)._replace(keep=None)
 
 
 def _released_again(state, x):
