@@ -125,7 +125,10 @@ def build(config: dict[str, Any]) -> Experiment:
     _check_sizes(settings)
     truncation = _validate(Truncation, components["algo"].get("truncation", "terminate"), "algo.truncation")
 
-    task = instantiate(components["task"], "task", "step_env")
+    reset_ratio = _validate(PositiveInt, components["task"].get("reset_ratio", 1), "task.reset_ratio")
+
+    task = {key: value for key, value in components["task"].items() if key != "reset_ratio"}
+    task = instantiate(task, "task", "step_env")
     algo = {key: value for key, value in components["algo"].items() if key != "truncation"}
     algo = instantiate(algo, "algo", "update")
     algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
@@ -148,8 +151,8 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(
         name="-".join(str(components[name].get("name", name)) for name in ("task", "model", "algo")),
         settings=settings,
-        env=VectorEnv(task, params, settings.num_envs, truncation),
-        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes),
+        env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio),
+        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
         policy=policy,
         algo=algo,
         config_yaml=OmegaConf.to_yaml(config | {"run_dir": None}),  # to be repeated elsewhere

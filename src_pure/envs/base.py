@@ -10,7 +10,11 @@ EnvState = Any
 
 
 class Environment(Protocol):
-    """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`."""
+    """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`.
+
+    Where the observation follows from the state alone and is expensive, such as pixels, it may also have
+    `observe(state, params) -> obs`: then a batch draws it once per step, and not for a reset besides.
+    """
 
     default_params: EnvParams
 
