@@ -109,6 +109,8 @@ WRONG = {
     "task=gymnax task.env_name=Cartpole-v0": "got 'Cartpole-v0'; did you mean CartPole-v1?",
     "task=gymnax task.env_name=Pendulum-v1": "the action space of Pendulum-v1 must be Discrete, got Box",
     "task=gymnax task.time_limit=0": "task.time_limit must be greater than 0, got 0",
+    "task=craftax task.env_name=Craftax-Classic-v1": "Craftax-Classic-Symbolic-v1, Craftax-Classic-Pixels-v1, got",
+    "task=craftax task.reset_ratio=0": "task.reset_ratio must be greater than 0, got 0",
     "encoder=conv": "encoder: conv needs pixels [width, height, channels], but the task's observation has shape [16]",
     "task=mysterypath task.observation=symbolic encoder=conv": "observation has shape [152]; choose encoder=mlp",
     "task=mysterypath encoder=conv encoder.kernels=[8,4,10]": "a kernel of 10 is larger than what is left",

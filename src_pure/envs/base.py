@@ -2,6 +2,9 @@
 
 from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from src_pure.envs.spaces import Discrete, Space
 from src_pure.types import Array, Key, Metrics, Timestep
 
@@ -54,3 +57,8 @@ class VecEnv(Protocol):
 
     @property
     def action_space(self) -> Discrete: ...
+
+
+def typed_like(state: EnvState, other: EnvState) -> EnvState:
+    """state with the dtypes of `other`, none of them weak: inside a loop a state must not change its types."""
+    return jax.tree.map(lambda x, like: jnp.asarray(x, jnp.result_type(like)), state, other)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
 
+from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.types import Array, Key, Metrics, PositiveInt
@@ -57,14 +58,14 @@ class Gymnax:
     def reset_env(self, key: Key, params: GymnaxParams) -> tuple[Array, GymnaxState]:
         """(obs, state) of a new episode."""
         obs, state = self._environment.reset_env(key, params)
-        return self._obs(obs, params), jax.tree.map(strongly_typed, state)
+        return self._obs(obs, params), typed_like(state, state)
 
     def step_env(
         self, key: Key, state: GymnaxState, action: Array, params: GymnaxParams
     ) -> tuple[Array, GymnaxState, Array, Array, Array, Metrics]:
         """(obs, state, reward, terminated, truncated, info); info is empty."""
         obs, new_state, reward, terminated, _ = self._environment.step_env(key, state, action, params)
-        new_state = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), new_state, state)
+        new_state = typed_like(new_state, state)
         truncated = self._environment.is_truncated(new_state, params)
         reward, terminated = jnp.asarray(reward, jnp.float32), jnp.asarray(terminated, bool)
         return self._obs(obs, params), new_state, reward, terminated, jnp.asarray(truncated, bool), {}
@@ -88,8 +89,3 @@ class Gymnax:
 def box_dtype(space: spaces.Box) -> jnp.dtype:
     """uint8 or float32: some environments declare integers and show floats, or the other way round."""
     return jnp.dtype(jnp.uint8 if jnp.dtype(space.dtype) == jnp.uint8 else jnp.float32)
-
-
-def strongly_typed(x: Array | float) -> Array:
-    """The same number with a dtype that arithmetic does not change: loops need every state to look like the first."""
-    return jnp.asarray(x, jnp.result_type(x))
