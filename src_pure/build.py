@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import flax.linen as nn
 import hydra
+import jax
 import pydantic
 from annotated_types import Gt, Lt, MinLen
 from omegaconf import OmegaConf
 
 from src_pure.algos.base import Algorithm
-from src_pure.envs.spaces import Discrete
+from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Truncation, VectorEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -123,7 +125,10 @@ def build(config: dict[str, Any]) -> Experiment:
     _check_sizes(settings)
     truncation = _validate(Truncation, components["algo"].get("truncation", "terminate"), "algo.truncation")
 
-    task = instantiate(components["task"], "task", "step_env")
+    reset_ratio = _validate(PositiveInt, components["task"].get("reset_ratio", 1), "task.reset_ratio")
+
+    task = {key: value for key, value in components["task"].items() if key != "reset_ratio"}
+    task = instantiate(task, "task", "step_env")
     algo = {key: value for key, value in components["algo"].items() if key != "truncation"}
     algo = instantiate(algo, "algo", "update")
     algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
@@ -135,8 +140,10 @@ def build(config: dict[str, Any]) -> Experiment:
     action_space = task.action_space(params)
     if not isinstance(action_space, Discrete):
         raise ConfigError(f"task must have discrete actions, got {action_space}")
+    encoder = instantiate(components["encoder"], "encoder", "__call__")
+    _check_encoder(encoder, task.observation_space(params))
     policy = ActorCritic(
-        encoder=instantiate(components["encoder"], "encoder", "__call__"),
+        encoder=encoder,
         memory=instantiate(components["model"], "model", "initialize_carry"),
         num_actions=action_space.n,
         **settings.policy.model_dump(),
@@ -144,8 +151,8 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(
         name="-".join(str(components[name].get("name", name)) for name in ("task", "model", "algo")),
         settings=settings,
-        env=VectorEnv(task, params, settings.num_envs, truncation),
-        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes),
+        env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio),
+        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
         policy=policy,
         algo=algo,
         config_yaml=OmegaConf.to_yaml(config | {"run_dir": None}),  # to be repeated elsewhere
@@ -153,18 +160,23 @@ def build(config: dict[str, Any]) -> Experiment:
 
 
 def instantiate(component: dict[str, Any], path: str, method: str) -> Any:
-    """The object that a component's _target_ and values describe, each value checked against its annotation."""
+    """What a component's _target_ makes of its values, each checked against its annotation.
+
+    The target is a class that has `method`, or a function whose result has it.
+    """
     values = {key: value for key, value in component.items() if key not in ("_target_", "name")}
     name = component["_target_"]
     try:
         target = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}._target_ cannot be imported: {name!r} ({_one_line(error)})") from error
-    if not (isinstance(target, type) and hasattr(target, method)):
-        raise ConfigError(f"{path}._target_ must be a class with {method}(), got {name!r}")
+    if not (inspect.isfunction(target) or (isinstance(target, type) and hasattr(target, method))):
+        raise ConfigError(f"{path}._target_ must be a class with {method}(), or a function, got {name!r}")
     parameters = [key for key in inspect.signature(target).parameters if key not in ("parent", "name")]
     parameters = [key for key in parameters if f"{path}.{key}" not in DERIVED]
-    annotations = get_type_hints(target, include_extras=True) | get_type_hints(target.__init__, include_extras=True)
+    annotations = get_type_hints(target, include_extras=True)
+    if isinstance(target, type):
+        annotations |= get_type_hints(target.__init__, include_extras=True)
     for key in values:
         if key not in parameters:
             raise ConfigError(_unknown_key(f"{path}.{key}", [f"{path}.{known}" for known in parameters]))
@@ -205,6 +217,15 @@ def _unknown_choice(group: str, name: str) -> str:
     closest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {closest[0]}?" if closest else ""
     return f"{group} must be one of {', '.join(known)}, got {name!r}{hint}"
+
+
+def _check_encoder(encoder: nn.Module, space: Box) -> None:
+    """Raises ConfigError for an encoder that does not fit the observations; nothing is computed."""
+    obs = jax.ShapeDtypeStruct((1, 1, *space.shape), space.dtype)
+    try:
+        jax.eval_shape(lambda obs: encoder.init(jax.random.key(0), obs), obs)
+    except ValueError as error:
+        raise ConfigError(f"encoder: {_one_line(error)}") from error
 
 
 def _check_sizes(settings: Settings) -> None:

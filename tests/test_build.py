@@ -11,11 +11,12 @@ from src_pure.build import COMPONENTS, CONFIG_DIR, ConfigError, build, compose, 
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
+NEEDS = {"encoder=conv": ["task=mysterypath"]}  # what goes together with a choice
 
 
 @pytest.mark.parametrize("override", [*(f"+{name}" for name in EXPERIMENTS), *CHOICES])
 def test_every_file_builds_and_is_not_changed_by_it(override):
-    config = compose([override])
+    config = compose([override, *NEEDS.get(override, [])])
     before = yaml.safe_dump(config)
     experiment = build(config)
     assert yaml.safe_dump(config) == before
@@ -97,6 +98,23 @@ WRONG = {
     "run_dir=${nowhere}": "nowhere",
     "just words": "just words",
     "wandb.mode=on": "wandb.mode must be 'disabled', 'offline' or 'online', got 'on'",
+    "task=mysterypath task.env_name=MysteryPath-Grid-Esay-v0": "env_name must be one of MysteryPath-Grid-Easy-v0, "
+    "MysteryPath-Easy-v0, MysteryPath-Grid-v0, MysteryPath-v0, got 'MysteryPath-Grid-Esay-v0'; did you mean "
+    "MysteryPath-Grid-Easy-v0?",
+    "task=mysterypath +task.variant=grid": "unknown key task.variant",
+    "task=mysterypath task.origin_sides=[4]": "origin_sides must name at least one of the sides 0 to 3",
+    "task=bsuite task.env_name=memory_len": "distributed_memory, got 'memory_len'; did you mean memory_length?",
+    "task=bsuite task.env_name=distributed_memory task.num_bits=4": "num_bits must be odd",
+    "task=bsuite task.corridor_len=4": "unknown key task.corridor_len",
+    "task=gymnax task.env_name=Cartpole-v0": "got 'Cartpole-v0'; did you mean CartPole-v1?",
+    "task=gymnax task.env_name=Pendulum-v1": "the action space of Pendulum-v1 must be Discrete, got Box",
+    "task=gymnax task.time_limit=0": "task.time_limit must be greater than 0, got 0",
+    "task=craftax task.env_name=Craftax-Classic-v1": "Craftax-Classic-Symbolic-v1, Craftax-Classic-Pixels-v1, got",
+    "task=craftax task.reset_ratio=0": "task.reset_ratio must be greater than 0, got 0",
+    "encoder=conv": "encoder: conv needs pixels [width, height, channels], but the task's observation has shape [16]",
+    "task=mysterypath task.observation=symbolic encoder=conv": "observation has shape [152]; choose encoder=mlp",
+    "task=mysterypath encoder=conv encoder.kernels=[8,4,10]": "a kernel of 10 is larger than what is left",
+    "task=mysterypath encoder=conv encoder.strides=[4,2]": "channels, kernels and strides need one number per layer",
     "policy.head_activation=gelu": "policy.head_activation must be 'tanh' or 'relu', got 'gelu'",
 }
 
@@ -104,7 +122,7 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_input_is_one_line(override):
     with pytest.raises(ConfigError) as error:
-        build(compose([override]))
+        build(compose(override.split() if "=" in override else [override]))
     message = str(error.value)
     assert WRONG[override] in message
     assert "\n" not in message

@@ -2,6 +2,9 @@
 
 from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
+
 from src_pure.envs.spaces import Discrete, Space
 from src_pure.types import Array, Key, Metrics, Timestep
 
@@ -10,7 +13,11 @@ EnvState = Any
 
 
 class Environment(Protocol):
-    """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`."""
+    """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`.
+
+    Where the observation follows from the state alone and is expensive, such as pixels, it may also have
+    `observe(state, params) -> obs`: then a batch draws it once per step, and not for a reset besides.
+    """
 
     default_params: EnvParams
 
@@ -50,3 +57,8 @@ class VecEnv(Protocol):
 
     @property
     def action_space(self) -> Discrete: ...
+
+
+def typed_like(state: EnvState, other: EnvState) -> EnvState:
+    """state with the dtypes of `other`, none of them weak: inside a loop a state must not change its types."""
+    return jax.tree.map(lambda x, like: jnp.asarray(x, jnp.result_type(like)), state, other)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.types import Array, Key, Metrics
+from src_pure.types import Array, Key, Metrics, PositiveInt
 
 # bsuite's settings, in the order of its identifiers; every setting is learned from 10,000 episodes.
 MEMORY_LENGTHS = (*range(1, 11), 12, 14, 17, 20, 25, *range(30, 101, 10))  # memory_len/0 .. 22, one bit each
@@ -20,6 +21,7 @@ DISTRIBUTED_SETTINGS = (  # memory_custom/0 .. 12 of the distributed task: (memo
     *((10, 3), (10, 5), (10, 7), (10, 9)),
     *((30, 3), (30, 5), (30, 7), (30, 9), (30, 17), (30, 25)),
 )
+DEFAULT_SETTINGS = {"memory_length": (10, 1), "memory_size": (2, 10), "distributed_memory": (10, 3)}
 NUM_EPISODES = 10_000
 SOLVED_BELOW = 0.75  # of the regret of guessing
 
@@ -190,6 +192,19 @@ class DistributedMemory:
         nothing_asked = jnp.zeros(self.num_bits, bool)
         shown = state.context_timesteps == state.time
         return _picture(state.context, shown, nothing_asked, state.time / params.memory_length)
+
+
+def memory_task(
+    env_name: str, memory_length: PositiveInt | None = None, num_bits: PositiveInt | None = None
+) -> MemoryChain | DistributedMemory:
+    """The environment of a published name, in its default setting (memory_length, num_bits) where None is given."""
+    check_name(env_name, DEFAULT_SETTINGS)
+    default_length, default_bits = DEFAULT_SETTINGS[env_name]
+    environment = DistributedMemory if env_name == "distributed_memory" else MemoryChain
+    return environment(
+        memory_length=default_length if memory_length is None else memory_length,
+        num_bits=default_bits if num_bits is None else num_bits,
+    )
 
 
 def distributed_schedule(memory_length: int, num_bits: int) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 
-from src_pure.envs.base import Environment, EnvParams
+from src_pure.envs.base import Environment, EnvParams, EnvState
 from src_pure.envs.spaces import Discrete, Space
 from src_pure.types import Array, Key, Timestep
 
@@ -29,12 +30,20 @@ class VectorEnv:
     - `bootstrap`: the episode would have gone on. The policy sees the final observation for one more step, so that
       its value, computed with the memory of that episode, stands in the trajectory; the action of that step is
       ignored and its transition carries no loss.
+
+    reset_ratio: new episodes are made for num_envs / reset_ratio environments at a time, as many times as a step needs:
+    usually none or once. So where a world takes long to make, steps do not pay for num_envs of them, and still every
+    episode has a world of its own. 1: for all environments on every step, best where a reset costs nothing.
+
+    An environment that has `observe` is asked for observations once, after the resets; what its `step_env` and
+    `reset_env` would show is not even computed.
     """
 
     env: Environment = struct.field(pytree_node=False)
     params: EnvParams
     num_envs: int = struct.field(pytree_node=False)
     truncation: Truncation = struct.field(pytree_node=False, default="terminate")
+    reset_ratio: int = struct.field(pytree_node=False, default=1)
 
     @property
     def observation_space(self) -> Space:
@@ -46,7 +55,7 @@ class VectorEnv:
 
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
         """(state, timestep) with every environment at the start of an episode."""
-        obs, env_state = self._reset_envs(key)
+        obs, env_state = self._observe(*self._new_episodes(key, self.num_envs))
         no, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs)
         state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no)
         action = jnp.zeros((self.num_envs, *self.action_space.shape), self.action_space.dtype)
@@ -71,8 +80,7 @@ class VectorEnv:
             terminated, truncated, waiting = finished, jnp.zeros_like(truncated), jnp.zeros_like(truncated)
         reset = ignored | (finished & ~waiting)
 
-        reset_obs, reset_state = self._reset_envs(key_reset)
-        obs, env_state = _where(reset, (reset_obs, reset_state), (obs, env_state))
+        obs, env_state = self._observe(*self._restart(key_reset, reset, obs, env_state))
         episode_return = state.episode_return + reward
         episode_length = state.episode_length + ~ignored
         info = info | {"episode_return": episode_return, "episode_length": episode_length.astype(jnp.float32)}
@@ -81,14 +89,44 @@ class VectorEnv:
         )
         return new_state, Timestep(obs, reset, reward, terminated, truncated, ignored, finished, info)
 
-    def _reset_envs(self, key: Key):
-        return jax.vmap(self.env.reset_env, in_axes=(0, None))(jax.random.split(key, self.num_envs), self.params)
+    def _restart(self, key: Key, ended: Array, obs: Array, env_state: EnvState) -> tuple[Array | None, EnvState]:
+        """(obs, env_state) with new episodes where `ended` [B] is set; obs is None where `_observe` makes it."""
+        episodes = (None if self._can_observe else obs, env_state)
+        if self.reset_ratio == 1:
+            return _where(ended, self._new_episodes(key, self.num_envs), episodes)
+        at_once = -(-self.num_envs // self.reset_ratio)
+
+        def some_ended(loop):
+            return jnp.any(loop[0])
+
+        def replace_some(loop):
+            ended, episodes, turn = loop
+            index = jnp.nonzero(ended, size=at_once, fill_value=self.num_envs)[0]  # num_envs: no environment
+            new = self._new_episodes(jax.random.fold_in(key, turn), at_once)
+            episodes = jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), episodes, new)
+            return ended.at[index].set(False, mode="drop"), episodes, turn + 1
+
+        return lax.while_loop(some_ended, replace_some, (ended, episodes, jnp.int32(0)))[1]
+
+    def _new_episodes(self, key: Key, number: int) -> tuple[Array | None, EnvState]:
+        keys = jax.random.split(key, number)
+        obs, env_state = jax.vmap(self.env.reset_env, in_axes=(0, None))(keys, self.params)
+        return None if self._can_observe else obs, env_state
+
+    def _observe(self, obs: Array | None, env_state: EnvState) -> tuple[Array, EnvState]:
+        if self._can_observe:
+            obs = jax.vmap(self.env.observe, in_axes=(0, None))(env_state, self.params)
+        return obs, env_state
+
+    @property
+    def _can_observe(self) -> bool:
+        return hasattr(self.env, "observe")
 
 
 def _where(mask: Array, on_true, on_false):
     """Leaf by leaf, on_true where mask [B] is set; leaves [B, ...]."""
 
-    def select(a, b):
+    def select(a: Array, b: Array) -> Array:
         return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(select, on_true, on_false)

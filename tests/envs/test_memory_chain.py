@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from src_pure.envs import memory_chain
-from src_pure.envs.memory_chain import DistributedMemory, DistributedMemoryParams, MemoryChain, MemoryChainParams
+from src_pure.envs.memory_chain import (
+    DistributedMemory,
+    DistributedMemoryParams,
+    MemoryChain,
+    MemoryChainParams,
+    memory_task,
+)
 from src_pure.envs.spaces import Box, Discrete
 from tests import oracles
 
@@ -171,3 +177,9 @@ def test_query_is_within_the_space():
 def test_wrong_settings_are_refused(env, fields, words):
     with pytest.raises(ValueError, match=words):
         env(**fields)
+
+
+def test_published_names():
+    assert memory_task("memory_length", memory_length=70) == MemoryChain(memory_length=70, num_bits=1)
+    assert memory_task("memory_size", num_bits=20) == MemoryChain(memory_length=2, num_bits=20)
+    assert memory_task("distributed_memory", 30, 5) == DistributedMemory(memory_length=30, num_bits=5)

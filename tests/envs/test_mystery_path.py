@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from src_pure.envs.mystery_path import MysteryPath, MysteryPathParams
+from src_pure.envs.mystery_path_names import NamedMysteryPath
 from src_pure.envs.spaces import Box, Discrete
 from tests import oracles
 
@@ -237,3 +238,27 @@ def test_settings_from_a_configuration_file():
     assert TypeAdapter(annotations["origin_sides"]).validate_python([0, 1]) == (0, 1)
     with pytest.raises(ValidationError):
         TypeAdapter(annotations["show_goal"]).validate_python("perhaps")
+
+
+@pytest.mark.parametrize(
+    ("env_name", "same"),
+    [
+        ("MysteryPath-Grid-Easy-v0", MysteryPath("grid", show_origin=True, show_goal=True, reward_path_progress=0.1)),
+        ("MysteryPath-Easy-v0", MysteryPath("continuous", show_origin=True, show_goal=True)),
+        ("MysteryPath-Grid-v0", MysteryPath("grid")),
+        ("MysteryPath-v0", MysteryPath("continuous")),
+    ],
+)
+def test_published_names(env_name, same):
+    env = NamedMysteryPath(env_name=env_name)
+    assert (env.variant, env.show_origin, env.show_goal) == (same.variant, same.show_origin, same.show_goal)
+    assert env.default_params == same.default_params
+    obs, state = env.reset_env(jax.random.key(3), env.default_params)
+    same_obs, same_state = same.reset_env(jax.random.key(3), same.default_params)
+    np.testing.assert_array_equal(obs, same_obs)
+    jax.tree.map(np.testing.assert_array_equal, state, same_state)
+
+
+def test_what_is_given_takes_precedence_over_the_name():
+    env = NamedMysteryPath(env_name="MysteryPath-Grid-Easy-v0", show_goal=False, reward_path_progress=0.0)
+    assert (env.show_origin, env.show_goal, env.default_params.reward_path_progress) == (True, False, 0.0)

@@ -1,18 +1,23 @@
 """The batch of environments: resets, both meanings of a time limit, and episode statistics."""
 
+import re
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.vector import VectorEnv
 from tests.probes import Probe, probe_params
 
 NUM_ENVS = 3
 
 
-def play(probe, truncation, num_steps):
+def play(probe, truncation, num_steps, reset_ratio=1):
     """Timesteps [1 + num_steps, B] of always taking action 1."""
-    env = VectorEnv(Probe(), probe, NUM_ENVS, truncation)
+    env = VectorEnv(Probe(), probe, NUM_ENVS, truncation, reset_ratio)
     state, first = env.reset(jax.random.key(0))
     action = jnp.ones(NUM_ENVS, jnp.int32)
 
@@ -70,3 +75,87 @@ def test_environments_draw_their_own_episodes():
     signs = timesteps.obs[..., 0]
     assert 0.3 < np.mean(signs > 0) < 0.7
     assert not np.array_equal(signs[:, 0], signs[:, 1])
+
+
+class WorldState(NamedTuple):
+    world: jax.Array  # [] uint32, random: two episodes have the same one by accident once in four thousand million
+    time: jax.Array
+    length: jax.Array
+
+
+class Worlds:
+    """Episodes of 1 to 4 random steps that show their world; all are as long as `length` where that is not 0."""
+
+    def __init__(self, length=0):
+        self.length = length
+
+    def reset_env(self, key, params):
+        key_world, key_length = jax.random.split(key)
+        length = jax.random.randint(key_length, (), 1, 5) if self.length == 0 else jnp.int32(self.length)
+        state = WorldState(jax.random.bits(key_world), jnp.int32(0), length)
+        return state.world, state
+
+    def step_env(self, key, state, action, params):
+        state = state._replace(time=state.time + 1)
+        end = state.time >= state.length
+        return state.world, state, jnp.float32(1.0), end, jnp.bool_(False), {}
+
+    def action_space(self, params):
+        return Probe().action_space(params)
+
+
+class ObservedWorlds(Worlds):
+    def observe(self, state, params):
+        return state.world
+
+
+@pytest.mark.parametrize("environment", [Worlds(), ObservedWorlds(2)])
+@pytest.mark.parametrize("reset_ratio", [1, 3, 100])
+def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
+    """Also when more episodes end on a step than worlds are made at a time, and in two runs side by side."""
+    num_envs, num_steps = 20, 12
+    env = VectorEnv(environment, (), num_envs, "terminate", reset_ratio)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        state, first = env.reset(key)
+        action = jnp.zeros(num_envs, jnp.int32)
+        _, rest = jax.lax.scan(lambda state, key: env.step(key, state, action), state, jax.random.split(key, num_steps))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+
+    timesteps = jax.device_get(run(jax.random.split(jax.random.key(0), 2)))
+    starts = timesteps.obs[timesteps.reset]
+    assert len(starts) > 2 * num_envs * num_steps / 4
+    assert len(set(starts.tolist())) == len(starts)
+    goes_on = ~timesteps.reset[:, 1:]
+    np.testing.assert_array_equal(timesteps.obs[:, 1:][goes_on], timesteps.obs[:, :-1][goes_on])
+    np.testing.assert_array_equal(timesteps.reset[:, 1:], timesteps.terminated[:, 1:])
+    lengths = timesteps.info["episode_length"][timesteps.finished]
+    assert set(lengths.tolist()) == ({2.0} if environment.length else {1.0, 2.0, 3.0, 4.0})
+
+
+@pytest.mark.parametrize("truncation", ["terminate", "bootstrap"])
+def test_when_worlds_are_made_changes_nothing_else(truncation):
+    probe = probe_params("endless", length=2)  # nothing in it is random but an unseen sign
+    every_step, on_demand = play(probe, truncation, 6), play(probe, truncation, 6, reset_ratio=NUM_ENVS)
+    jax.tree.map(np.testing.assert_array_equal, every_step, on_demand)
+
+
+@pytest.mark.parametrize("reset_ratio", [1, 3])
+def test_pixels_are_drawn_once_per_step(reset_ratio):
+    """As often as `observe` alone draws the agent's window: neither for the step nor for the reset besides."""
+    environment = MysteryPath("grid", time_limit=2)
+    env = VectorEnv(environment, environment.default_params, NUM_ENVS, reset_ratio=reset_ratio)
+    state, first = jax.jit(env.reset)(jax.random.key(0))
+    observe = jax.jit(jax.vmap(lambda state: environment.observe(state, environment.default_params)))
+    np.testing.assert_array_equal(first.obs, observe(state.env))
+
+    action = jnp.full(NUM_ENVS, 3)
+    step = jax.jit(env.step).lower(jax.random.key(1), state, action).compile()
+    for key in jax.random.split(jax.random.key(2), 4):
+        state, timestep = step(key, state, action)
+        np.testing.assert_array_equal(timestep.obs, observe(state.env))
+    windows = [re.findall(r"= u8\[\d+,(?:1,)?20,20,3\]\S* (?:dynamic-slice|gather|while)\(", program.as_text())
+               for program in (step, observe.lower(state.env).compile())]  # fmt: skip
+    assert len(windows[0]) == len(windows[1]) > 0

@@ -1,0 +1,91 @@
+"""Any environment of gymnax by its name (R. Lange, github.com/RobertTLange/gymnax, version 1)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from src_pure.envs.base import typed_like
+from src_pure.envs.names import check_name
+from src_pure.envs.spaces import Box, Discrete
+from src_pure.types import Array, Key, Metrics, PositiveInt
+
+GymnaxParams = Any  # the environment's own, a pytree of numbers
+GymnaxState = Any
+
+
+@dataclass(frozen=True)
+class Gymnax:
+    """A gymnax environment with discrete actions, without the reset that its own `step` evaluates every time.
+
+    - observation: the environment's own, uint8 as it is and everything else float32; an observation that is one of n
+      numbers is shown as a one-hot vector.
+    - action: int32 [], 0 .. n - 1.
+    - reward: float32 [], the environment's own.
+    - end: terminated where the environment says so, truncated at time_limit steps; both together where both happen.
+    - state: the environment's own; its pictures are made by gymnax.visualize, there is no `render` here.
+    """
+
+    env_name: str = "CartPole-v1"
+    time_limit: PositiveInt | None = None  # None: the environment's own
+
+    def __post_init__(self):
+        check_name(self.env_name, gymnax.registered_envs)
+        params = self.default_params
+        seen, done = self._environment.observation_space(params), self._environment.action_space(params)
+        if not isinstance(seen, spaces.Box | spaces.Discrete):
+            raise ValueError(f"the observation space of {self.env_name} must be Box or Discrete, got {seen}")
+        if not isinstance(done, spaces.Discrete):
+            raise ValueError(f"the action space of {self.env_name} must be Discrete, got {done}")
+
+    @cached_property
+    def _environment(self) -> gymnax.environments.environment.Environment:
+        try:
+            return gymnax.make(self.env_name)[0]
+        except OSError as error:
+            raise ValueError(f"{self.env_name} needs data that cannot be downloaded: {error}") from error
+
+    @property
+    def default_params(self) -> GymnaxParams:
+        params = self._environment.default_params
+        return params if self.time_limit is None else params.replace(max_steps_in_episode=self.time_limit)
+
+    def reset_env(self, key: Key, params: GymnaxParams) -> tuple[Array, GymnaxState]:
+        """(obs, state) of a new episode."""
+        obs, state = self._environment.reset_env(key, params)
+        return self._obs(obs, params), typed_like(state, state)
+
+    def step_env(
+        self, key: Key, state: GymnaxState, action: Array, params: GymnaxParams
+    ) -> tuple[Array, GymnaxState, Array, Array, Array, Metrics]:
+        """(obs, state, reward, terminated, truncated, info); info is empty."""
+        obs, new_state, reward, terminated, _ = self._environment.step_env(key, state, action, params)
+        new_state = typed_like(new_state, state)
+        truncated = self._environment.is_truncated(new_state, params)
+        reward, terminated = jnp.asarray(reward, jnp.float32), jnp.asarray(terminated, bool)
+        return self._obs(obs, params), new_state, reward, terminated, jnp.asarray(truncated, bool), {}
+
+    def _obs(self, obs: Array, params: GymnaxParams) -> Array:
+        space = self._environment.observation_space(params)
+        if isinstance(space, spaces.Discrete):
+            return jax.nn.one_hot(obs, space.n)
+        return jnp.asarray(obs, box_dtype(space))
+
+    def observation_space(self, params: GymnaxParams) -> Box:
+        space = self._environment.observation_space(params)
+        if isinstance(space, spaces.Discrete):
+            return Box(low=0.0, high=1.0, shape=(space.n,))
+        return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+
+    def action_space(self, params: GymnaxParams) -> Discrete:
+        return Discrete(self._environment.action_space(params).n)
+
+
+def box_dtype(space: spaces.Box) -> jnp.dtype:
+    """uint8 or float32: some environments declare integers and show floats, or the other way round."""
+    return jnp.dtype(jnp.uint8 if jnp.dtype(space.dtype) == jnp.uint8 else jnp.float32)

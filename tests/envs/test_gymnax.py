@@ -1,0 +1,111 @@
+"""The gymnax adapter: step by step what gymnax itself says, on every environment with discrete actions."""
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces
+
+from src_pure.envs.gymnax import Gymnax
+from src_pure.envs.spaces import Discrete
+from src_pure.envs.vector import VectorEnv
+
+CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
+DOWNLOADED = ["MNISTBandit-bsuite"]
+DISCRETE = [name for name in gymnax.registered_envs if name not in CONTINUOUS + DOWNLOADED]
+NUM_STEPS = 60
+
+
+def as_shown(obs, space):
+    return np.eye(space.n)[obs] if isinstance(space, spaces.Discrete) else obs
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_steps_as_gymnax_does(name):
+    """gymnax's own `step` resets itself and shows the last observation in its info; same keys, same numbers.
+
+    Its step splits the key; ours gets the part that its `step_env` is given.
+    """
+    original, params = gymnax.make(name)
+    env = Gymnax(name)
+    assert jax.tree.all(jax.tree.map(np.array_equal, env.default_params, params))
+    num_actions = original.action_space(params).n
+    assert env.action_space(params) == Discrete(num_actions)
+
+    @jax.jit
+    def play(key):
+        obs, state = original.reset(key, params)
+        our_obs, our_state = env.reset_env(key, params)
+        no = jnp.bool_(False)
+        start = {"original": state, "ours": our_state, "live": ~no}
+
+        def step(loop, key):
+            action = jax.random.randint(jax.random.fold_in(key, 1), (), 0, num_actions)
+            _, state, reward, terminated, truncated, info = original.step(key, loop["original"], action, params)
+            state = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), state, loop["original"])
+            theirs = (info["final_observation"], reward, terminated, truncated)
+            ours = env.step_env(jax.random.split(key)[0], loop["ours"], action, params)
+            our_obs, our_state, our_reward, our_terminated, our_truncated, info = ours
+            assert info == {}
+            ours = (our_obs, our_reward, our_terminated, our_truncated)
+            live = loop["live"] & ~terminated & ~truncated
+            return {"original": state, "ours": our_state, "live": live}, (loop["live"], theirs, ours)
+
+        return (obs, our_obs), jax.lax.scan(step, start, jax.random.split(key, NUM_STEPS))[1]
+
+    (obs, our_obs), (live, theirs, ours) = jax.device_get(play(jax.random.key(0)))
+    space, our_space = original.observation_space(params), env.observation_space(params)
+    np.testing.assert_array_equal(our_obs, as_shown(obs, space))
+    assert our_obs.shape == our_space.shape and our_obs.dtype == our_space.dtype
+    assert live.sum() >= 1
+    shown = as_shown(theirs[0], space)[live]
+    np.testing.assert_allclose(ours[0][live], shown, rtol=1e-5, atol=1e-5)  # two programs round differently
+    np.testing.assert_allclose(ours[1][live], theirs[1][live], rtol=1e-5, atol=1e-5)
+    for our, their in zip(ours[2:], theirs[2:], strict=True):
+        np.testing.assert_array_equal(our[live], their[live])
+    assert ours[1].dtype == np.float32 and ours[2].dtype == ours[3].dtype == bool
+
+
+def test_time_limits_are_truncations_with_their_final_observation():
+    """MountainCar never ends by itself under action 1: the limit truncates, and the batch shows the last state."""
+    env = Gymnax("MountainCar-v0", time_limit=3)
+    batch = VectorEnv(env, env.default_params, 2, "bootstrap")
+    state, first = batch.reset(jax.random.key(0))
+    _, rest = jax.lax.scan(
+        lambda state, key: batch.step(key, state, jnp.ones(2, jnp.int32)), state, jax.random.split(jax.random.key(1), 4)
+    )
+    np.testing.assert_array_equal(rest.truncated[:, 0], [False, False, True, False])
+    np.testing.assert_array_equal(rest.reset[:, 0], [False, False, False, True])
+    assert not rest.terminated.any()
+    np.testing.assert_allclose(rest.obs[2, 0], first.obs[0], atol=0.02)  # the car has hardly moved, and is not reset
+    assert (np.abs(rest.obs[2] - rest.obs[1]) < 0.01).all()
+
+
+def test_no_world_is_made_inside_a_step(monkeypatch):
+    env = Gymnax("CartPole-v1")
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    monkeypatch.setattr(type(env._environment), "reset_env", None)
+    env.step_env(jax.random.key(1), state, jnp.int32(0), env.default_params)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_continuous_actions_are_refused(name):
+    with pytest.raises(ValueError, match=rf"the action space of {name} must be Discrete, got Box\(low="):
+        Gymnax(name)
+
+
+def test_observations_that_are_no_array_are_refused(monkeypatch):
+    cartpole = type(gymnax.make("CartPole-v1")[0])
+    monkeypatch.setattr(cartpole, "observation_space", lambda *_: spaces.Dict({"position": spaces.Discrete(3)}))
+    with pytest.raises(ValueError, match="the observation space of CartPole-v1 must be Box or Discrete, got Dict"):
+        Gymnax("CartPole-v1")
+
+
+def test_data_that_cannot_be_downloaded(monkeypatch):
+    def make(name):
+        raise OSError("no network")
+
+    monkeypatch.setattr(gymnax, "make", make)
+    with pytest.raises(ValueError, match="MNISTBandit-bsuite needs data that cannot be downloaded: no network"):
+        Gymnax("MNISTBandit-bsuite")

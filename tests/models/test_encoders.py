@@ -1,0 +1,54 @@
+"""Encoders: shapes, the scale of pixels, and the convolution against a loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src_pure.models.encoders import ConvEncoder, Flatten, MLPEncoder
+
+T, B = 3, 2
+
+
+def pixels(*shape):
+    return jax.random.randint(jax.random.key(0), (T, B, *shape), 0, 256).astype(jnp.uint8)
+
+
+def conv_loop(image, kernel, bias, stride):
+    """relu of a convolution without padding: image [W, H, C], kernel [k, k, C, D]."""
+    size = len(kernel)
+    places = [range(0, length - size + 1, stride) for length in image.shape[:2]]
+    rows = [[np.einsum("xyc,xycd->d", image[x : x + size, y : y + size], kernel) for y in places[1]] for x in places[0]]
+    return np.maximum(np.array(rows) + bias, 0)
+
+
+def test_convolution_matches_loop():
+    encoder = ConvEncoder(channels=(4, 5), kernels=(3, 2), strides=(2, 1))
+    obs = pixels(9, 8, 3)
+    params = encoder.init(jax.random.key(1), obs)
+    features = encoder.apply(params, obs)
+    assert features.shape == (T, B, 3 * 2 * 5)
+    x = np.asarray(obs[1, 1]) / 255
+    for layer, stride in zip(("Conv_0", "Conv_1"), (2, 1), strict=True):
+        x = conv_loop(x, *(np.asarray(params["params"][layer][name]) for name in ("kernel", "bias")), stride)
+    np.testing.assert_allclose(features[1, 1], x.reshape(-1), rtol=1e-5, atol=1e-6)
+
+
+def test_published_size():
+    """84 x 84 pixels become 3136 features, as in the Mystery Path experiments."""
+    features = jax.eval_shape(lambda obs: ConvEncoder().init_with_output(jax.random.key(0), obs)[0], pixels(84, 84, 3))
+    assert features.shape == (T, B, 3136)
+
+
+@pytest.mark.parametrize("encoder", [Flatten(), MLPEncoder((6,)), ConvEncoder((4,), (2,), (1,))])
+def test_pixels_are_scaled_and_other_numbers_are_not(encoder):
+    obs = pixels(4, 4, 1)
+    params = encoder.init(jax.random.key(1), obs)
+    np.testing.assert_allclose(encoder.apply(params, obs), encoder.apply(params, obs / 255.0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_observation_must_fit():
+    with pytest.raises(ValueError, match=r"conv needs pixels .* has shape \[7\]"):
+        ConvEncoder().init(jax.random.key(0), jnp.zeros((T, B, 7)))
+    with pytest.raises(ValueError, match=r"a kernel of 4 is larger than what is left .* \[10, 10, 4\], \[1, 1\]"):
+        ConvEncoder().init(jax.random.key(0), jnp.zeros((T, B, 10, 10, 4)))
