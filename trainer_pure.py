@@ -1,6 +1,6 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
-Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 130 interrupted.
+Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 4 the run folder cannot be written, 130 interrupted.
 """
 
 import argparse
@@ -14,12 +14,14 @@ from typing import Any
 import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
+from src_pure.runs.checkpoint import Checkpoint, CheckpointError, one_line
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import NumericalError, train
+from src_pure.runs.resume import finished, open_run, rewind
 from src_pure.runs.rundir import RunDir
 from src_pure.usage import usage
 
-WRONG_INPUT, NOT_A_NUMBER, INTERRUPTED = 2, 3, 130
+WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, INTERRUPTED = 2, 3, 4, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,26 +42,35 @@ def main(arguments: Sequence[str]) -> int:
         if options.help:
             print(usage(config))
             return 0
-        run_dir = RunDir.create(experiment.settings.run_dir or default_run_dir(experiment), experiment.config_yaml)
-    except (ConfigError, OSError) as error:
+        run_dir = open_run(Path(experiment.settings.run_dir or default_run_dir(experiment)), experiment)
+        if finished(run_dir, experiment):
+            print(f"{experiment.name} is finished: everything is in {run_dir.path}")
+            return 0
+        start, lines = rewind(run_dir, experiment)
+    except (ConfigError, CheckpointError, OSError) as error:
         return stop(WRONG_INPUT, error)
+    for line in lines:
+        run_dir.log(line)
+        print(line, file=sys.stderr)
     try:
-        return run(experiment, config, run_dir)
+        return run(experiment, config, run_dir, start)
     finally:
         run_dir.discard()
 
 
-def run(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> int:
-    """The exit code of training an experiment into a new run folder."""
+def run(experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Checkpoint | None) -> int:
+    """The exit code of training an experiment in its run folder, from where it stands."""
     settings = experiment.settings
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
     print(f"{experiment.name}: {size} -> {run_dir.path}", flush=True)
     try:
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
-            summary = train(experiment, run_dir, sinks)
-    except ConnectionError as error:
+            summary = train(experiment, run_dir, sinks, start)
+    except (ConnectionError, ConfigError) as error:
         return stop(WRONG_INPUT, error)
+    except (CheckpointError, OSError) as error:
+        return stop(CANNOT_WRITE, f"{one_line(error)}; what was saved before stays")
     except NumericalError as error:
         run_dir.log(f"error: {error}")
         return stop(NOT_A_NUMBER, error)
