@@ -85,6 +85,7 @@ class Settings(Section):
     # defaults of configs/config.yaml, for config.yaml files written before there were these keys
     resume: Literal["auto", "must", "never"] = "auto"
     checkpoint: Checkpointing = Checkpointing()
+    grace_seconds: PositiveFloat = 30.0
 
     @property
     def steps_per_update(self) -> int:

@@ -8,6 +8,7 @@ A folder is made as .<update>.partial, flushed to disk and renamed: a name witho
 does not notice every damaged byte on reading, so the digests are compared first.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import orbax.checkpoint as ocp
 from src_pure.types import Array, TrainState
 
 FORMAT = 1  # of the folder described above
+MARGIN = 2**18  # bytes of what describes the arrays
 DESCRIPTION, DIGESTS, STATE = "checkpoint.json", "sha256.json", "state"
 
 
@@ -86,6 +88,7 @@ class Checkpoints:
         partial = self.folder / f".{path.name}.partial"
         try:
             partial.mkdir()  # not its parents: a folder that vanished is not made again
+            _check_space(partial, sum(x.nbytes for x in arrays.values()))
             _orbax().save(partial.resolve() / STATE, args=ocp.args.StandardSave(arrays))
             (partial / DESCRIPTION).write_text(json.dumps(description, indent=2, allow_nan=False) + "\n")
             (partial / DIGESTS).write_text(json.dumps(digests(partial), indent=2) + "\n")
@@ -168,8 +171,9 @@ def named_arrays(state: Any) -> dict[str, Array]:
 
 
 def one_line(error: object, limit: int = 300) -> str:
+    """The message in one line, its middle left out where it is too long."""
     text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[:limit] + " ..."
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def _is_key(leaf: Array) -> bool:
@@ -194,6 +198,12 @@ def _orbax() -> ocp.Checkpointer:
 def _complete(folder: Path) -> list[Path]:
     """Complete checkpoints, the newest last."""
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _check_space(folder: Path, num_bytes: int) -> None:
+    """Raises OSError for a disk that is full, which orbax would meet with a traceback in each of its threads."""
+    if shutil.disk_usage(folder).free < num_bytes + MARGIN:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _score(path: Path) -> float | None:

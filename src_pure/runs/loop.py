@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from src_pure.evaluate import make_evaluate
 from src_pure.models.policy import num_parameters
 from src_pure.runs.checkpoint import Checkpoint, Checkpoints
 from src_pure.runs.loggers import Sink
+from src_pure.runs.preemption import Preempted
 from src_pure.runs.report import final_scores, git_commit, versions
 from src_pure.runs.rundir import RunDir, floats, over_episodes
 from src_pure.train import init_runs, make_train, run_updates, runs_of
@@ -81,12 +83,17 @@ def evaluation_keys(seeds: Sequence[int], update: int) -> Key:
 
 
 def train(
-    experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink], start: Checkpoint | None = None
+    experiment: Experiment,
+    run_dir: RunDir,
+    sinks: Sequence[Sink],
+    start: Checkpoint | None = None,
+    stop: Event | None = None,
 ) -> dict[str, Any]:
-    """The summary of the whole training, which is also in the run folder; continues `start`, to whose update the
-    tables of the run folder have been rewound.
+    """The summary of the whole training, which is also in the run folder.
 
-    Raises NumericalError at the end of the segment in which a loss was no number; what was written stays.
+    Continues `start`, to whose update the tables of the run folder have been rewound. Raises Preempted, with all saved,
+    at the first boundary after `stop` is set, and NumericalError at the end of the segment in which a loss was no
+    number; what was written stays.
     """
     settings = experiment.settings
     progress = Progress(start)
@@ -97,6 +104,11 @@ def train(
         state = start.restore(state)
     with closing(Checkpoints(run_dir.checkpoints, settings.checkpoint.keep)) as checkpoints:
         while True:
+            if stop is not None and stop.is_set():
+                if progress.unsaved:
+                    _save(checkpoints, state, progress, experiment)
+                checkpoints.wait()
+                raise Preempted(f"stopped by a signal after update {progress.done} of {settings.num_updates}")
             if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
                 run_dir.append_evaluation(_evaluate(experiment, program, state, progress.done))
             if progress.done == settings.num_updates:
@@ -212,12 +224,16 @@ def _summary(
 
 
 def _segment_length(settings: Settings, program: Program, progress: Progress) -> int:
-    """Updates of the next segment: as many as fit into log_seconds, and none past what is due or the end."""
+    """Updates of the next segment: as many as fit into log_seconds, and none past what is due or the end.
+
+    It takes half of grace_seconds at the most, which leaves the other half for saving.
+    """
     left = settings.num_updates - progress.done
     in_time = left
     if settings.log_seconds:
         known = progress.done - progress.first
-        in_time = int(settings.log_seconds * known / progress.elapsed) if known else 1
+        seconds = min(settings.log_seconds, settings.grace_seconds / 2)
+        in_time = int(seconds * known / progress.elapsed) if known else 1
     for interval in (settings.evaluation.interval, settings.checkpoint.updates):
         if interval:
             left = min(left, interval - progress.done % interval)

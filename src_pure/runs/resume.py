@@ -1,5 +1,7 @@
 """The same command again: what is continued, from where, and what is refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +9,30 @@ from omegaconf import OmegaConf
 
 from src_pure.build import ConfigError, Experiment, dotted
 from src_pure.runs.checkpoint import Checkpoint, CheckpointError, newest
-from src_pure.runs.rundir import CONFIG, RunDir
+from src_pure.runs.lock import locked
+from src_pure.runs.rundir import CONFIG, RunDir, make_free
 
 # keys that may differ from the run that is continued: they change no number that it computes
-HARMLESS = {"run_dir", "resume", "log_seconds", "tensorboard"}
+HARMLESS = {"run_dir", "resume", "log_seconds", "grace_seconds", "tensorboard"}
 HARMLESS_SECTIONS = {"wandb", "checkpoint"}
 
 
-def open_run(path: Path, experiment: Experiment) -> RunDir:
-    """The run folder to continue, or a new one; raises ConfigError or OSError for one that must be left alone."""
+@contextmanager
+def opened(path: Path, experiment: Experiment) -> Iterator[RunDir]:
+    """The run folder to continue, or a new one, locked.
+
+    Raises ConfigError or OSError for one that must be left alone, LockedError if another process works on it.
+    """
     resume = experiment.settings.resume
-    if resume != "never" and RunDir.continuable(path):
+    continuing = resume != "never" and RunDir.continuable(path)
+    if continuing:
         refuse_differences(path, experiment)
-        return RunDir(path)
-    if resume == "must":
+    elif resume == "must":
         raise ConfigError(f"resume=must, but there is no run to continue in run_dir={path}")
-    return RunDir.create(path, experiment.config_yaml)
+    else:
+        make_free(path)
+    with locked(path):
+        yield RunDir(path) if continuing else RunDir.create(path, experiment.config_yaml)
 
 
 def finished(run_dir: RunDir, experiment: Experiment) -> bool:

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from src_pure.runs.lock import LOCK
+
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
     "run": pa.int64(),
@@ -135,19 +137,10 @@ class RunDir:
     def create(cls, path: str | Path, config_yaml: str) -> "RunDir":
         """A new run folder holding config.yaml; refuses a folder that is not empty."""
         path = Path(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            found = sorted(item.name for item in path.iterdir() if not _before_config(item))
-            if not found:
-                (path / CHECKPOINTS).mkdir(exist_ok=True)
-                run_dir = cls(path)
-                run_dir.write_config(config_yaml)  # last: with it the folder can be continued
-        except OSError as error:
-            message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
-            raise type(error)(message) from error
-        if found:
-            listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-            raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
+        make_free(path)
+        (path / CHECKPOINTS).mkdir(exist_ok=True)
+        run_dir = cls(path)
+        run_dir.write_config(config_yaml)  # last: with it the folder can be continued
         return run_dir
 
     @staticmethod
@@ -166,7 +159,7 @@ class RunDir:
 
     def discard(self) -> None:
         """Nothing is left of a run that never came to its first metrics: its folder is free for another try."""
-        if self.path.exists() and not self.metrics.path.exists() and not any(self.checkpoints.iterdir()):
+        if self.path.exists() and not self.metrics.path.exists() and not any(self.path.glob(f"{CHECKPOINTS}/*")):
             shutil.rmtree(self.path)
 
     def write_config(self, config_yaml: str) -> None:
@@ -201,9 +194,22 @@ class RunDir:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
 
 
+def make_free(path: Path) -> None:
+    """Makes a folder, or refuses one that is there and not empty."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        found = sorted(item.name for item in path.iterdir() if not _before_config(item))
+    except OSError as error:
+        message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
+        raise type(error)(message) from error
+    if found:
+        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
+
+
 def _before_config(item: Path) -> bool:
     """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
-    return item.name == f".{CONFIG}.partial" or (item.name == CHECKPOINTS and not any(item.iterdir()))
+    return item.name in (LOCK, f".{CONFIG}.partial") or (item.name == CHECKPOINTS and not any(item.iterdir()))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:

@@ -1,6 +1,9 @@
 """A training that was interrupted and started again equals an unbroken one, bit for bit."""
 
+import os
 import shutil
+import signal
+import time
 
 import jax
 import numpy as np
@@ -9,32 +12,44 @@ import pytest
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
+from src_pure.runs import checkpoint, rundir
 from src_pure.runs.checkpoint import newest
+from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
 from tests.test_command_line import TINY
 
 OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
 
 
-class DiesAfter:
-    """A sink that interrupts the training once an update is written."""
+class After:
+    """A sink that calls a function once an update is written."""
 
-    def __init__(self, update):
+    def __init__(self, update, function):
         self.update = update
+        self.function = function
 
     def log(self, frame, elapsed):
         if frame["update"].max() >= self.update:
-            raise KeyboardInterrupt
+            self.function()
 
     def close(self):
         pass
 
 
-def interrupted(monkeypatch, folder, update, *options):
-    """A run folder of a training that died after `update`, before it could save anything there."""
+def disturbed(monkeypatch, folder, update, function):
+    """The exit code of a training in which something happens after `update`, before its checkpoint."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_pure, "open_sinks", lambda *_: [DiesAfter(update)])
-        assert trainer_pure.main([*OPTIONS, *options, f"run_dir={folder}"]) == 130
+        patch.setattr(trainer_pure, "open_sinks", lambda *_: [After(update, function)])
+        return trainer_pure.main([*OPTIONS, f"run_dir={folder}"])
+
+
+def die():
+    raise KeyboardInterrupt
+
+
+def interrupted(monkeypatch, folder, update):
+    """A run folder of a training that died after `update`, before it could save anything there."""
+    assert disturbed(monkeypatch, folder, update, die) == 130
     return folder
 
 
@@ -90,6 +105,59 @@ def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkey
     error = capsys.readouterr().err
     assert ("continues after update 3" if whole else "begins again") in error
     assert not whole or "6 is damaged" in error
+    assert_same_run(unbroken, folder)
+
+
+@pytest.mark.parametrize(("told", "number"), [(1, signal.SIGTERM), (4, signal.SIGUSR1), (10, signal.SIGTERM)])
+def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch, capsys, told, number):
+    folder = tmp_path / "run"
+
+    def signal_myself():
+        os.kill(os.getpid(), number)
+        time.sleep(0.3)
+
+    assert disturbed(monkeypatch, folder, told, signal_myself) == 75
+    update = newest(folder / "checkpoints")[0].update
+    assert update == pd.read_parquet(folder / "metrics.parquet")["update"].max() >= told
+    assert f"stopped by a signal after update {update} of 10; the same command" in capsys.readouterr().err
+    assert not (folder / "summary.json").exists()
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
+    assert_same_run(unbroken, folder)
+
+
+def test_two_processes_never_share_a_folder(unbroken, tmp_path, capsys):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    with locked(folder):
+        assert trainer_pure.main([*OPTIONS, f"run_dir={folder}", "total_steps=1280"]) == 5
+    error = capsys.readouterr().err
+    assert f"pid {os.getpid()};" in error and error.count("\n") == 1
+    assert "total_steps: 640" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("update", [1, 4])  # with nothing to write, and while a checkpoint may be being written
+def test_a_folder_that_vanishes_ends_it_in_one_line(tmp_path, monkeypatch, capsys, update):
+    folder = tmp_path / "run"
+    assert disturbed(monkeypatch, folder, update, lambda: shutil.rmtree(folder, ignore_errors=True)) == 4
+    error = capsys.readouterr().err
+    assert str(folder) in error and error.count("\n") == 1
+    assert update > 1 or "No such file or directory" in error
+    assert not folder.exists()
+
+
+def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for module, name, update in ((rundir.pq, "write_table", 4), (checkpoint, "digests", 3)):
+        with monkeypatch.context() as patch:
+            assert disturbed(monkeypatch, folder, update, lambda: patch.setattr(module, name, full)) == 4  # noqa: B023
+        error = capsys.readouterr().err
+        assert "No space left on device; what was saved before stays\n" in error
+        assert newest(folder / "checkpoints")[0].update == 3
+        assert not list(folder.rglob("*.partial"))
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
 
 
