@@ -1,25 +1,32 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
-Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 130 interrupted.
+Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 4 the run folder cannot be written, 5 another
+process works on it, 75 stopped by SIGTERM or SIGUSR1 with everything saved, 130 interrupted.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
+from src_pure.runs.checkpoint import Checkpoint, CheckpointError, one_line
+from src_pure.runs.lock import LockedError
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import NumericalError, train
+from src_pure.runs.preemption import PREEMPTED, Preempted, noticed
+from src_pure.runs.resume import finished, opened, rewind
 from src_pure.runs.rundir import RunDir
 from src_pure.usage import usage
 
-WRONG_INPUT, NOT_A_NUMBER, INTERRUPTED = 2, 3, 130
+WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, LOCKED, INTERRUPTED = 2, 3, 4, 5, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,26 +47,46 @@ def main(arguments: Sequence[str]) -> int:
         if options.help:
             print(usage(config))
             return 0
-        run_dir = RunDir.create(experiment.settings.run_dir or default_run_dir(experiment), experiment.config_yaml)
     except (ConfigError, OSError) as error:
         return stop(WRONG_INPUT, error)
-    try:
-        return run(experiment, config, run_dir)
-    finally:
-        run_dir.discard()
+    with ExitStack() as stack:
+        told_to_stop = stack.enter_context(noticed(experiment.settings.grace_seconds))
+        try:
+            path = Path(experiment.settings.run_dir or default_run_dir(experiment))
+            run_dir = stack.enter_context(opened(path, experiment))
+            if finished(run_dir, experiment):
+                print(f"{experiment.name} is finished: everything is in {run_dir.path}")
+                return 0
+            start, lines = rewind(run_dir, experiment)
+        except LockedError as error:
+            return stop(LOCKED, error)
+        except (ConfigError, CheckpointError, OSError) as error:
+            return stop(WRONG_INPUT, error)
+        for line in lines:
+            run_dir.log(line)
+            print(line, file=sys.stderr)
+        stack.callback(run_dir.discard)
+        return run(experiment, config, run_dir, start, told_to_stop)
 
 
-def run(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> int:
-    """The exit code of training an experiment into a new run folder."""
+def run(
+    experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Checkpoint | None, told_to_stop: Event
+) -> int:
+    """The exit code of training an experiment in its run folder, from where it stands."""
     settings = experiment.settings
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
     print(f"{experiment.name}: {size} -> {run_dir.path}", flush=True)
     try:
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
-            summary = train(experiment, run_dir, sinks)
-    except ConnectionError as error:
+            summary = train(experiment, run_dir, sinks, start, told_to_stop)
+    except (ConnectionError, ConfigError) as error:
         return stop(WRONG_INPUT, error)
+    except (CheckpointError, OSError) as error:
+        return stop(CANNOT_WRITE, f"stopped in {run_dir.path}: {one_line(error)}; what was saved before stays")
+    except Preempted as error:
+        run_dir.log(str(error))
+        return stop(PREEMPTED, f"{error}; the same command with run_dir={run_dir.path} continues")
     except NumericalError as error:
         run_dir.log(f"error: {error}")
         return stop(NOT_A_NUMBER, error)
@@ -104,6 +131,7 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
     sys.exit(main(sys.argv[1:]))

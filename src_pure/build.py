@@ -56,6 +56,13 @@ class Evaluation(Section):
     max_steps: PositiveInt
 
 
+class Checkpointing(Section):
+    minutes: PositiveFloat | None = 1.0
+    updates: PositiveInt | None = None
+    keep: PositiveInt = 2
+    metric: str | None = "episode_return"
+
+
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"]
     project: str
@@ -77,6 +84,10 @@ class Settings(Section):
     wandb: Wandb
     tensorboard: bool
     run_dir: Annotated[str, MinLen(1)] | None
+    # defaults of configs/config.yaml, for config.yaml files written before there were these keys
+    resume: Literal["auto", "must", "never"] = "auto"
+    checkpoint: Checkpointing = Checkpointing()
+    grace_seconds: PositiveFloat = 30.0
 
     @property
     def steps_per_update(self) -> int:
@@ -101,7 +112,11 @@ class Experiment:
     evaluation_env: VectorEnv
     policy: ActorCritic
     algo: Algorithm
-    config_yaml: str  # resolved; alone it reproduces the run
+    config: dict[str, Any]  # resolved; alone it reproduces the run
+
+    @property
+    def config_yaml(self) -> str:
+        return OmegaConf.to_yaml(self.config)
 
 
 def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
@@ -155,7 +170,7 @@ def build(config: dict[str, Any]) -> Experiment:
         evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
         policy=policy,
         algo=algo,
-        config_yaml=OmegaConf.to_yaml(config | {"run_dir": None}),  # to be repeated elsewhere
+        config=config | {"run_dir": None, "resume": "auto"},  # to be repeated elsewhere
     )
 
 

@@ -77,6 +77,10 @@ def test_config_alone_reproduces_the_run(run, tmp_path):
 def test_nothing_is_overwritten(run, capsys):
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert trainer_pure.main([*TINY, f"run_dir={run}"]) == 2
+    assert "another configuration: evaluation.interval is 0, was 5, num_seeds is 1, was 2" in capsys.readouterr().err
+    assert trainer_pure.main([*TINY, f"run_dir={run}", "resume=never"]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert trainer_pure.main([*TINY, f"run_dir={run / 'wandb'}"]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
 

@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import jax
@@ -12,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from src_pure.algos.base import Algorithm
-from src_pure.build import Experiment, Settings
+from src_pure.build import ConfigError, Experiment, Settings
 from src_pure.evaluate import make_evaluate
 from src_pure.models.policy import num_parameters
+from src_pure.runs.checkpoint import Checkpoint, Checkpoints
 from src_pure.runs.loggers import Sink
+from src_pure.runs.preemption import Preempted
 from src_pure.runs.report import final_scores, git_commit, versions
-from src_pure.runs.rundir import RunDir
+from src_pure.runs.rundir import RunDir, floats, over_episodes
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Metrics, Params, TrainState
 
@@ -47,7 +51,8 @@ def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, settings.evaluation.max_steps)
-    max_updates = min(settings.num_updates, MAX_SEGMENT if settings.log_seconds else settings.num_updates)
+    # whatever total_steps is, segments are one program: a training that was continued equals an unbroken one
+    max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
 
     def segment(state, algo, num_updates):
         return run_updates(update, state, algo, num_updates, max_updates)
@@ -78,36 +83,121 @@ def evaluation_keys(seeds: Sequence[int], update: int) -> Key:
     return jnp.stack([jax.random.fold_in(jax.random.split(jax.random.key(seed))[1], update) for seed in seeds])
 
 
-def train(experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink]) -> dict[str, Any]:
+def train(
+    experiment: Experiment,
+    run_dir: RunDir,
+    sinks: Sequence[Sink],
+    start: Checkpoint | None = None,
+    stop: Event | None = None,
+) -> dict[str, Any]:
     """The summary of the whole training, which is also in the run folder.
 
-    Raises NumericalError at the end of the segment in which a loss was no number; what was written stays.
+    Continues `start`, to whose update the tables of the run folder have been rewound. Raises Preempted, with all saved,
+    at the first boundary after `stop` is set, and NumericalError at the end of the segment in which a loss was no
+    number; what was written stays.
     """
-    start = time.perf_counter()
     settings = experiment.settings
+    progress = Progress(start)
     run_dir.log("compiling")
     program, state = compile_program(experiment)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
-    done, elapsed = 0, 0.0
-    while done < settings.num_updates:
-        num_updates = _segment_length(experiment, program, done, elapsed)
-        segment_start = time.perf_counter()
-        state, metrics = program.segment(state, program.algo, jnp.int32(num_updates))
-        metrics = jax.device_get(metrics)
-        elapsed += time.perf_counter() - segment_start
-        rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, done)
-        done += num_updates
-        run_dir.append_metrics(rows)
-        for sink in sinks:
-            sink.log(rows, elapsed)
-        _check(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
-        interval = settings.evaluation.interval
-        if done == settings.num_updates or (interval and done % interval == 0):
-            run_dir.append_evaluation(_evaluate(experiment, program, state, done))
-    summary = _summary(experiment, run_dir, program, state, elapsed)
-    summary["wall_seconds"] = time.perf_counter() - start
+    if start:
+        state = start.restore(state)
+    with closing(Checkpoints(run_dir.checkpoints, settings.checkpoint.keep)) as checkpoints:
+        while True:
+            if stop is not None and stop.is_set():
+                if progress.unsaved:
+                    _save(checkpoints, state, progress, experiment)
+                checkpoints.wait()
+                raise Preempted(f"stopped by a signal after update {progress.done} of {settings.num_updates}")
+            if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
+                run_dir.append_evaluation(_evaluate(experiment, program, state, progress.done))
+            if progress.done == settings.num_updates:
+                break
+            num_updates = _segment_length(settings, program, progress)
+            segment_start = time.perf_counter()
+            state, metrics = program.segment(state, program.algo, jnp.int32(num_updates))
+            metrics = jax.device_get(metrics)
+            rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, progress.done)
+            _check_metric(settings.checkpoint.metric, rows)
+            progress.advance(rows, num_updates, time.perf_counter() - segment_start)
+            run_dir.append_metrics(rows)
+            for sink in sinks:
+                sink.log(rows, progress.elapsed)
+            _check(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
+            if _checkpoint_due(settings, progress):
+                _save(checkpoints, state, progress, experiment)
+        checkpoints.wait()
+    seconds = progress.seconds_before + progress.elapsed
+    summary = _summary(experiment, run_dir, program, state, seconds)
+    summary["wall_seconds"] = progress.wall_seconds()
     run_dir.write_summary(summary)
     return summary
+
+
+class Progress:
+    """Where a training stands. Seconds are of this process; `*_before` of those that it continues."""
+
+    def __init__(self, start: Checkpoint | None):
+        self.begun = self.saved = time.perf_counter()
+        self.first = self.done = start.update if start else 0
+        self.seconds_before = start.seconds if start else 0.0
+        self.wall_before = start.wall_seconds if start else 0.0
+        self.elapsed = 0.0
+        self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint
+
+    def advance(self, rows: pd.DataFrame, num_updates: int, seconds: float) -> None:
+        if self.done == self.first:
+            self.saved = time.perf_counter()  # nothing could be saved while the program was compiled
+        self.unsaved.append(rows)
+        self.done += num_updates
+        self.elapsed += seconds
+
+    def wall_seconds(self) -> float:
+        return self.wall_before + time.perf_counter() - self.begun
+
+
+def _checkpoint_due(settings: Settings, progress: Progress) -> bool:
+    updates, minutes = settings.checkpoint.updates, settings.checkpoint.minutes
+    by_count = updates is not None and progress.done % updates == 0
+    by_clock = minutes is not None and time.perf_counter() - progress.saved >= 60 * minutes
+    return by_count or by_clock or progress.done == settings.num_updates
+
+
+def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, experiment: Experiment) -> None:
+    """Hands a checkpoint of where training stands to the thread that writes it."""
+    checkpoints.save(
+        state,
+        progress.done,
+        score=_score(progress.unsaved, experiment.settings.checkpoint.metric),
+        seconds=progress.seconds_before + progress.elapsed,
+        wall_seconds=progress.wall_seconds(),
+        config=experiment.config,
+    )
+    progress.saved, progress.unsaved = time.perf_counter(), []
+
+
+def _score(frames: Sequence[pd.DataFrame], metric: str | None) -> float | None:
+    """The metric's mean over runs, each run's a mean over its episodes; None where no run has any."""
+    if metric is None:
+        return None
+    rows = pd.concat(frames)
+    values = floats(rows[metric])
+    weights = np.where(np.isfinite(values), floats(rows["episodes"]) if over_episodes(metric) else 1.0, 0.0)
+    sums = pd.DataFrame({"value": np.where(weights > 0, values, 0.0) * weights, "weight": weights})
+    sums = sums.groupby(rows["run"].to_numpy()).sum()
+    sums = sums[sums["weight"] > 0]
+    return float((sums["value"] / sums["weight"]).mean()) if len(sums) else None
+
+
+def _check_metric(metric: str | None, rows: pd.DataFrame) -> None:
+    if metric is not None and metric not in rows:
+        raise ConfigError(f"checkpoint.metric must be one of {', '.join(rows)}, got {metric!r}")
+
+
+def _evaluation_due(settings: Settings, done: int) -> bool:
+    interval = settings.evaluation.interval
+    return done == settings.num_updates or (interval > 0 and done > 0 and done % interval == 0)
 
 
 def _summary(
@@ -134,15 +224,20 @@ def _summary(
     }
 
 
-def _segment_length(experiment: Experiment, program: Program, done: int, elapsed: float) -> int:
-    """Updates of the next segment: as many as fit into log_seconds, and none past the next evaluation or the end."""
-    settings = experiment.settings
-    left = settings.num_updates - done
+def _segment_length(settings: Settings, program: Program, progress: Progress) -> int:
+    """Updates of the next segment: as many as fit into log_seconds, and none past what is due or the end.
+
+    It takes half of grace_seconds at the most, which leaves the other half for saving.
+    """
+    left = settings.num_updates - progress.done
     in_time = left
     if settings.log_seconds:
-        in_time = int(settings.log_seconds * done / elapsed) if done else 1
-    if interval := settings.evaluation.interval:
-        left = min(left, interval - done % interval)
+        known = progress.done - progress.first
+        seconds = min(settings.log_seconds, settings.grace_seconds / 2)
+        in_time = int(seconds * known / progress.elapsed) if known else 1
+    for interval in (settings.evaluation.interval, settings.checkpoint.updates):
+        if interval:
+            left = min(left, interval - progress.done % interval)
     return max(1, min(in_time, left, program.max_updates))
 
 

@@ -13,7 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from src_pure.runs.lock import LOCK
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -25,6 +28,7 @@ ROW_COLUMNS = {
     "episodes": pa.int64(),
     "unfinished": pa.int64(),
 }
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
 
 
@@ -52,7 +56,10 @@ class ParquetTable:
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: pa.Table | None = pq.read_table(path) if path.exists() else None
+        try:
+            self.rows: pa.Table | None = pq.read_table(path) if path.exists() else None
+        except (OSError, pa.ArrowException) as error:
+            raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
     def append(self, frame: pd.DataFrame) -> None:
         """Rows on disk behind the earlier ones; needs the columns of the first call, in any order."""
@@ -62,6 +69,24 @@ class ParquetTable:
                 difference = sorted(set(rows.column_names) ^ set(self.rows.column_names))
                 raise ValueError(f"{self.path.name}: every append needs the same columns, these differ: {difference}")
             rows = pa.concat_tables([self.rows, rows.select(self.rows.column_names)])
+        self._replace(rows)
+
+    def rewind(self, update: int) -> None:
+        """Only rows up to an update are left; without any the file is gone."""
+        if self.rows is None:
+            return
+        rows = self.rows.filter(pc.field("update") <= update)
+        if rows.num_rows == 0:
+            self.path.unlink()
+            self.rows = None
+        elif rows.num_rows < self.rows.num_rows:
+            self._replace(rows)
+
+    def updates(self) -> set[int]:
+        """Updates that have rows."""
+        return set() if self.rows is None else set(self.rows["update"].unique().to_pylist())
+
+    def _replace(self, rows: pa.Table) -> None:
         with replacing(self.path) as file:
             pq.write_table(rows, file)
         self.rows = rows
@@ -112,24 +137,35 @@ class RunDir:
     def create(cls, path: str | Path, config_yaml: str) -> "RunDir":
         """A new run folder holding config.yaml; refuses a folder that is not empty."""
         path = Path(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            found = sorted(item.name for item in path.iterdir())
-            if not found:
-                with replacing(path / "config.yaml") as file:
-                    file.write(config_yaml.encode())
-        except OSError as error:
-            message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
-            raise type(error)(message) from error
-        if found:
-            listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-            raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
-        return cls(path)
+        make_free(path)
+        (path / CHECKPOINTS).mkdir(exist_ok=True)
+        run_dir = cls(path)
+        run_dir.write_config(config_yaml)  # last: with it the folder can be continued
+        return run_dir
+
+    @staticmethod
+    def continuable(path: Path) -> bool:
+        """Whether a folder is a run that keeps checkpoints, and not something else that must not be touched."""
+        return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def rewind(self, update: int) -> None:
+        """The tables as they were after an update."""
+        self.metrics.rewind(update)
+        self.evaluation.rewind(update)
 
     def discard(self) -> None:
         """Nothing is left of a run that never came to its first metrics: its folder is free for another try."""
-        if not self.metrics.path.exists():
+        if self.path.exists() and not self.metrics.path.exists() and not any(self.path.glob(f"{CHECKPOINTS}/*")):
             shutil.rmtree(self.path)
+
+    def write_config(self, config_yaml: str) -> None:
+        """config.yaml, replaced as a whole."""
+        with replacing(self.path / CONFIG) as file:
+            file.write(config_yaml.encode())
 
     def append_metrics(self, frame: pd.DataFrame) -> None:
         """metrics.parquet, longer by one segment: one row per update and run."""
@@ -144,10 +180,36 @@ class RunDir:
         with replacing(self.path / "summary.json") as file:
             file.write(json.dumps(strict_json(summary), indent=2, allow_nan=False).encode() + b"\n")
 
+    def summary(self) -> dict[str, Any] | None:
+        """What summary.json says, None before the end of a run."""
+        path = self.path / "summary.json"
+        try:
+            return json.loads(path.read_bytes()) if path.exists() else None
+        except ValueError as error:
+            raise OSError(f"{path} cannot be read: {error}; delete it to have it written again") from error
+
     def log(self, line: str) -> None:
         """log.txt, longer by one line with its time."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+
+
+def make_free(path: Path) -> None:
+    """Makes a folder, or refuses one that is there and not empty."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        found = sorted(item.name for item in path.iterdir() if not _before_config(item))
+    except OSError as error:
+        message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
+        raise type(error)(message) from error
+    if found:
+        listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
+
+
+def _before_config(item: Path) -> bool:
+    """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
+    return item.name in (LOCK, f".{CONFIG}.partial") or (item.name == CHECKPOINTS and not any(item.iterdir()))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:

@@ -105,10 +105,12 @@ def test_wandb_offline_needs_no_key_and_writes_under_the_run_folder(tmp_path, mo
     sink = WandbSink(run, "offline", "memory", "tmaze", "agalite", {"task": {"corridor_len": 160}})
     sink.log(segment([0.25, 0.5], [2, 2]), elapsed=1.0)
     sink.close()
+    WandbSink(run, "offline", "memory", "tmaze", "agalite", {}).close()
     import wandb
 
     wandb.teardown()  # waits for the process that writes, as the end of a program does
-    [record] = run.glob("wandb/offline-run-*/*.wandb")
+    record, continued = sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
+    assert record.name == continued.name == f"run-{(run / 'wandb_id.txt').read_text()}.wandb"
     for word in (b"corridor_len", b"agalite", b"success_rate", b"run_1/success_rate"):
         assert word in record.read_bytes()
     assert not (Path.home() / "wandb").exists()

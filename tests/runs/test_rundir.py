@@ -17,7 +17,7 @@ def run(tmp_path) -> RunDir:
 
 
 def test_a_new_run_holds_its_config_and_nothing_else(run):
-    assert [item.name for item in run.path.iterdir()] == ["config.yaml"]
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints"}
     assert (run.path / "config.yaml").read_text() == "seed: 0\n"
 
 
@@ -45,7 +45,7 @@ def test_appended_rows_are_all_on_disk_after_every_call(run):
         run.append_metrics(metrics_frame(range(last - 3, last + 1)))
         rows = pq.read_table(run.path / "metrics.parquet").to_pylist()
         assert [(row["update"], row["run"]) for row in rows] == [(u, r) for u in range(1, last + 1) for r in (0, 1)]
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "metrics.parquet"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
 
 
 def test_columns_have_one_order_and_one_type_whatever_the_frame_has(run):
@@ -93,6 +93,32 @@ def test_an_opened_run_continues_its_rows(run):
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2, 3, 3]
 
 
+def test_a_start_that_was_killed_before_its_config_leaves_the_folder_free(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".config.yaml.partial").write_text("se")
+    RunDir.create(tmp_path, "seed: 1\n")
+    assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+    assert not (tmp_path / ".config.yaml.partial").exists()
+
+
+def test_tables_are_rewound_to_an_update(run):
+    run.append_metrics(metrics_frame([1, 2, 3]))
+    RunDir(run.path).rewind(2)
+    assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2]
+    again = RunDir(run.path)
+    assert again.metrics.updates() == {1, 2} and again.evaluation.updates() == set()
+    again.rewind(0)
+    assert not (run.path / "metrics.parquet").exists()
+    again.append_metrics(metrics_frame([1]))
+    assert read_metrics(run.path)["update"].tolist() == [1, 1]
+
+
+def test_a_damaged_table_is_named_in_one_line(run):
+    (run.path / "metrics.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OSError, match=r"metrics.parquet cannot be read: [^\n]*$"):
+        RunDir(run.path)
+
+
 def test_evaluation_is_a_file_of_its_own(run):
     row = {"run": 0, "seed": 3, "update": 7, "env_steps": 70, "mode": "greedy", "episodes": 5, "unfinished": 1}
     run.append_evaluation(pd.DataFrame([{**row, "episode_return": 0.5}, {**row, "mode": "sampled"}]))
@@ -112,7 +138,7 @@ def test_a_write_that_dies_half_way_leaves_the_old_file(run, monkeypatch):
         patch.setattr(rundir.pq, "write_table", die)
         run.append_metrics(metrics_frame([3]))
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2]
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "metrics.parquet"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
     run.append_metrics(metrics_frame([3]))  # and the failed rows were not kept
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2, 3, 3]
 
@@ -121,7 +147,7 @@ def test_what_a_killed_write_left_behind_is_no_obstacle(run):
     run.append_metrics(metrics_frame([1]))
     (run.path / ".metrics.parquet.partial").write_bytes(b"half")
     RunDir(run.path).append_metrics(metrics_frame([2]))
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "metrics.parquet"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
 
 
 def test_the_summary_is_strict_json(run):

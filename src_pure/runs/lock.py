@@ -1,0 +1,42 @@
+"""One process at a time on a run folder."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"
+
+
+class LockedError(RuntimeError):
+    """Another process works on the run folder."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of an existing folder; raises LockedError naming the host and process that hold it.
+
+    The kernel gives the lock back when its owner ends, however it ends, so that of a dead owner is free; what the
+    file says is for people. On a file system without locks the OSError says so.
+    """
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 1000).decode(errors="replace").strip() or "a process that has just started"
+            os.close(descriptor)
+            raise LockedError(f"run_dir={folder} is in use by {owner}; wait for it or choose another run_dir") from None
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            break
+        os.close(descriptor)  # its owner removed the file between our two calls
+    try:
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"host {socket.gethostname()}, pid {os.getpid()}\n".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
