@@ -17,6 +17,8 @@ from annotated_types import Gt, Lt, MinLen
 from omegaconf import OmegaConf
 
 from src_pure.algos.base import Algorithm
+from src_pure.envs.base import Environment
+from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Truncation, VectorEnv
 from src_pure.models.policy import ActorCritic
@@ -45,8 +47,13 @@ class Section(pydantic.BaseModel):
         return value
 
 
+class Observation(Section):
+    last_action: bool
+    last_reward: bool
+
+
 class Head(Section):
-    head_size: PositiveInt
+    head_size: PositiveInt | None
     head_activation: Literal["tanh", "relu"]
 
 
@@ -78,6 +85,7 @@ class Settings(Section):
     total_steps: Annotated[int, Gt(0), Lt(2**63)]
     seed: NonNegativeInt
     num_seeds: PositiveInt
+    observation: Observation = Observation(last_action=False, last_reward=False)  # missing in older run folders
     policy: Head
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
@@ -142,8 +150,7 @@ def build(config: dict[str, Any]) -> Experiment:
 
     reset_ratio = _validate(PositiveInt, components["task"].get("reset_ratio", 1), "task.reset_ratio")
 
-    task = {key: value for key, value in components["task"].items() if key != "reset_ratio"}
-    task = instantiate(task, "task", "step_env")
+    task = _build_task(components["task"], settings.observation)
     algo = {key: value for key, value in components["algo"].items() if key != "truncation"}
     algo = instantiate(algo, "algo", "update")
     algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
@@ -152,15 +159,12 @@ def build(config: dict[str, Any]) -> Experiment:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     params = task.default_params
-    action_space = task.action_space(params)
-    if not isinstance(action_space, Discrete):
-        raise ConfigError(f"task must have discrete actions, got {action_space}")
     encoder = instantiate(components["encoder"], "encoder", "__call__")
     _check_encoder(encoder, task.observation_space(params))
     policy = ActorCritic(
         encoder=encoder,
         memory=instantiate(components["model"], "model", "initialize_carry"),
-        num_actions=action_space.n,
+        num_actions=task.action_space(params).n,
         **settings.policy.model_dump(),
     )
     return Experiment(
@@ -232,6 +236,18 @@ def _unknown_choice(group: str, name: str) -> str:
     closest = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {closest[0]}?" if closest else ""
     return f"{group} must be one of {', '.join(known)}, got {name!r}{hint}"
+
+
+def _build_task(component: dict[str, Any], observation: Observation) -> Environment:
+    """The environment of a task with the observations asked for."""
+    component = {key: value for key, value in component.items() if key != "reset_ratio"}
+    task = instantiate(component, "task", "step_env")
+    action_space = task.action_space(task.default_params)
+    if not isinstance(action_space, Discrete):
+        raise ConfigError(f"task must have discrete actions, got {action_space}")
+    if observation.last_action or observation.last_reward:
+        return WithHistory(task, **observation.model_dump())
+    return task
 
 
 def _check_encoder(encoder: nn.Module, space: Box) -> None:

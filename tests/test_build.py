@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import pytest
 import yaml
 
@@ -51,6 +53,52 @@ def test_published_tmaze_hyperparameters(experiment, learning_rate, ent_coef, si
     assert (built.policy.head_size, built.policy.head_activation) == (128, "tanh")
     if size:
         assert built.policy.memory.size == size
+
+
+@pytest.mark.parametrize(("experiment", "sizes"), [("agalite4", {"eta": 4}), ("arelit4", {"eta": 4}),
+                         ("agalite8", {"eta": 8}), ("gtrxl64", {"memory_len": 64})])  # fmt: skip
+def test_published_mystery_path_hyperparameters(experiment, sizes):
+    built = build(compose([f"+mysterypath={experiment}", "task.env_name=MysteryPath-Easy-v0"]))
+    settings, algo, memory = built.settings, built.algo, built.policy.memory
+    assert (settings.num_envs, settings.num_steps, settings.total_steps) == (128, 128, 150_000_000)
+    assert (algo.learning_rate, algo.ent_coef, algo.gamma, algo.gae_lambda) == (2.5e-4, 3e-4, 0.99, 0.95)
+    assert (algo.update_epochs, algo.num_minibatches, algo.clip_eps, algo.clip_value) == (3, 8, 0.2, False)
+    assert (algo.vf_coef, algo.max_grad_norm, algo.adam_eps, algo.anneal_lr) == (0.5, 5.0, 1e-8, False)
+    assert (built.policy.head_size, built.policy.head_activation) == (256, "tanh")
+    assert built.env.observation_space.shape == (84, 84, 3) and built.env.action_space.n == 9
+    assert type(built.policy.encoder).__name__ == "ConvEncoder"
+    assert {name: getattr(memory, name) for name in sizes} == sizes
+    assert (memory.num_layers, memory.num_heads, memory.d_model, memory.d_head, memory.d_ffc) == (4, 4, 128, 64, 128)
+
+
+def test_published_craftax_hyperparameters():
+    built = build(compose(["+craftax=agalite"]))
+    settings, algo = built.settings, built.algo
+    assert (settings.num_envs, settings.num_steps, settings.total_steps) == (1024, 128, 1_000_000_000)
+    assert (algo.learning_rate, algo.ent_coef, algo.gamma, algo.gae_lambda) == (4e-4, 0.01, 0.99, 0.8)
+    assert (algo.update_epochs, algo.num_minibatches, algo.clip_eps, algo.clip_value) == (4, 8, 0.2, True)
+    assert (algo.vf_coef, algo.max_grad_norm, algo.adam_eps, algo.anneal_lr) == (0.5, 1.0, 1e-5, True)
+    assert (built.policy.head_size, built.policy.head_activation) == (128, "relu")
+    assert built.policy.encoder.sizes == (128,) and built.policy.memory.eta == 8
+    assert (built.env.reset_ratio, built.evaluation_env.reset_ratio) == (16, 16)
+
+
+@pytest.mark.parametrize("task", ["memory_length", "memory_size", "distributed_memory"])
+def test_published_bsuite_hyperparameters(task):
+    built = build(compose(["+bsuite=gtrxl", f"task.env_name={task}"]))
+    algo, memory = built.algo, built.policy.memory
+    assert (algo.learning_rate, algo.ent_coef, algo.gamma, algo.gae_lambda) == (1e-3, 0.0, 0.99, 1.0)
+    assert algo.max_grad_norm == float("inf")
+    assert built.policy.encoder.sizes == (64, 64) and built.policy.head_size is None
+    assert (memory.num_layers, memory.num_heads, memory.d_model, memory.d_ffc, memory.memory_len) == (1, 1, 64, 32, 100)
+
+
+def test_linear_heads():
+    policy = build(compose(["policy.head_size=null", "model=gru"])).policy
+    obs, reset = jnp.zeros((1, 2, 16)), jnp.zeros((1, 2), bool)
+    params = jax.eval_shape(lambda: policy.init(jax.random.key(0), policy.initialize_carry(2), obs, reset))["params"]
+    assert {name for name in params if name != "memory"} == {"actor", "critic"}
+    assert params["actor"]["kernel"].shape == (128, 4)
 
 
 def test_the_algorithm_knows_its_length():
@@ -154,8 +202,6 @@ def test_heads_that_do_not_divide():
 
 def test_algorithm_numbers_are_leaves():
     """Numbers may be traced, sizes may not: replacing every leaf keeps the structure."""
-    import jax
-
     algo = build(compose([])).algo
     leaves, structure = jax.tree.flatten(algo)
     assert jax.tree.unflatten(structure, leaves) == algo

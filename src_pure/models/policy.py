@@ -12,12 +12,12 @@ ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
 class ActorCritic(nn.Module):
-    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; each head has one hidden layer of `head_size`."""
+    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer or none."""
 
     encoder: nn.Module
     memory: nn.Module
     num_actions: int
-    head_size: PositiveInt = 128
+    head_size: PositiveInt | None = 128
     head_activation: Literal["tanh", "relu"] = "tanh"
 
     def initialize_carry(self, batch_size: int) -> Carry:
@@ -27,8 +27,10 @@ class ActorCritic(nn.Module):
     def __call__(self, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
         carry, x = self.memory(carry, self.encoder(obs), reset)
         activation = ACTIVATIONS[self.head_activation]
-        actor = activation(dense(self.head_size, name="actor_hidden")(x))
-        critic = activation(dense(self.head_size, name="critic_hidden")(x))
+        actor = critic = x
+        if self.head_size is not None:
+            actor = activation(dense(self.head_size, name="actor_hidden")(x))
+            critic = activation(dense(self.head_size, name="critic_hidden")(x))
         logits = dense(self.num_actions, scale=0.01, name="actor")(actor)
         value = dense(1, scale=1.0, name="critic")(critic)[..., 0]
         return carry, PolicyOutput(logits, value)

@@ -15,10 +15,10 @@ def pixels(*shape):
 
 
 def conv_loop(image, kernel, bias, stride):
-    """relu of a convolution without padding: image [W, H, C], kernel [k, k, C, D]."""
+    """relu of a convolution without padding: image [W, H, C], kernel [H, W, C, D] of a square."""
     size = len(kernel)
     places = [range(0, length - size + 1, stride) for length in image.shape[:2]]
-    rows = [[np.einsum("xyc,xycd->d", image[x : x + size, y : y + size], kernel) for y in places[1]] for x in places[0]]
+    rows = [[np.einsum("xyc,yxcd->d", image[x : x + size, y : y + size], kernel) for y in places[1]] for x in places[0]]
     return np.maximum(np.array(rows) + bias, 0)
 
 
@@ -26,11 +26,14 @@ def test_convolution_matches_loop():
     encoder = ConvEncoder(channels=(4, 5), kernels=(3, 2), strides=(2, 1))
     obs = pixels(9, 8, 3)
     params = encoder.init(jax.random.key(1), obs)
+    params = jax.tree.map(lambda x: 0.1 * jnp.arange(len(x)) if x.ndim == 1 else x, params)  # biases that are not 0
     features = encoder.apply(params, obs)
     assert features.shape == (T, B, 3 * 2 * 5)
     x = np.asarray(obs[1, 1]) / 255
-    for layer, stride in zip(("Conv_0", "Conv_1"), (2, 1), strict=True):
-        x = conv_loop(x, *(np.asarray(params["params"][layer][name]) for name in ("kernel", "bias")), stride)
+    for layer, (size, stride) in enumerate(((3, 2), (2, 1))):
+        dense = params["params"][f"Convolution_{layer}"]["Dense_0"]
+        kernel = np.asarray(dense["kernel"]).reshape(size, size, x.shape[-1], -1)
+        x = conv_loop(x, kernel, 0.1 * np.arange(kernel.shape[-1]), stride)
     np.testing.assert_allclose(features[1, 1], x.reshape(-1), rtol=1e-5, atol=1e-6)
 
 
