@@ -1,6 +1,6 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
-Exit codes: 0 done, 2 wrong input, 3 a loss stopped being a number, 4 the run folder cannot be written, 5 another
+Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the run folder cannot be written, 5 another
 process works on it, 75 stopped by SIGTERM or SIGUSR1 with everything saved, 130 interrupted.
 """
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             run_dir = stack.enter_context(opened(path, experiment))
             if finished(run_dir, experiment):
                 print(f"{experiment.name} is finished: everything is in {run_dir.path}")
-                return 0
+                return failed_code(run_dir.summary())
             start, lines = rewind(run_dir, experiment)
         except LockedError as error:
             return stop(LOCKED, error)
@@ -93,7 +93,16 @@ def run(
     except KeyboardInterrupt:
         return stop(INTERRUPTED, f"interrupted; what was done is in {run_dir.path}")
     report(summary, run_dir)
-    return 0
+    return failed_code(summary)
+
+
+def failed_code(summary: dict[str, Any]) -> int:
+    """The exit code of a training that came to its end."""
+    failed = summary.get("failed", {})
+    if not failed:
+        return 0
+    listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
+    return stop(NOT_A_NUMBER, f"{len(failed)} of {summary['runs']} runs failed: {listed}")
 
 
 def stop(code: int, error: object) -> int:

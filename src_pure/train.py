@@ -116,9 +116,16 @@ def run_updates(
 ) -> tuple[TrainState, Metrics]:
     """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
 
-    num_updates may be traced, so that segments of any length are calls of one compiled program.
+    num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss or
+    parameters would stop being numbers stays as it is, from then on: state.update [R] says how far each came.
     """
-    step = jax.vmap(update)
+
+    def update_while_finite(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
+        new_state, metrics = update(state, algo)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"])
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state), metrics
+
+    step = jax.vmap(update_while_finite)
     shapes = jax.eval_shape(step, state, algo)[1]
     metrics = jax.tree.map(lambda x: jnp.zeros((max_updates, *x.shape), x.dtype), shapes)
 

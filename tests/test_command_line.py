@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pandas as pd
 import pytest
 import yaml
 
 import trainer_pure
+from src_pure.runs import loop
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
@@ -85,11 +88,38 @@ def test_nothing_is_overwritten(run, capsys):
     assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):
+def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
     folder = tmp_path / "run"
     assert trainer_pure.main([*TINY, "num_seeds=2", "seed=3", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
-    assert re.search(r"(loss|param_norm) of seed 3 is (nan|inf) since update \d+", capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(r"(loss|param_norm) of seed 3 is (nan|inf) since update \d+", error)
+    assert "error: no run is left" in error
     assert (folder / "metrics.parquet").exists()
+
+
+def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):
+    """Also when continued after the failure; the other run gives the numbers that it gives beside a healthy one."""
+    runs_of = loop.runs_of
+    rates = jnp.array([2.5e-4, 1e38], jnp.float32)
+    monkeypatch.setattr(loop, "runs_of", lambda algo, num_runs: runs_of(algo, num_runs).replace(learning_rate=rates))
+    folder = tmp_path / "run"
+    command = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", f"run_dir={folder}"]
+    assert trainer_pure.main([*command, "checkpoint.updates=5"]) == 3
+    assert capsys.readouterr().err.endswith("error: 1 of 2 runs failed: seed 4 at update 1\n")
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "10")
+    for _ in ("continued from update 5", "finished"):
+        assert trainer_pure.main(command) == 3
+        assert capsys.readouterr().err.endswith("error: 1 of 2 runs failed: seed 4 at update 1\n")
+    for table in ("metrics.parquet", "evaluation.parquet"):
+        rows, healthy = pd.read_parquet(folder / table), pd.read_parquet(run / table)
+        own, wanted = (frame[frame["run"] == 0].reset_index(drop=True) for frame in (rows, healthy))
+        pd.testing.assert_frame_equal(own, wanted)
+    assert pd.read_parquet(folder / "metrics.parquet").query("run == 1")["update"].tolist() == [1]
+    assert set(pd.read_parquet(folder / "evaluation.parquet")["run"]) == {0}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["failed"] == {"4": 1}
+    assert summary["final"]["success_rate"]["runs"] == 1
 
 
 def test_wandb_offline_and_tensorboard_need_no_network(run):

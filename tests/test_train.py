@@ -60,6 +60,18 @@ def test_runs_together_equal_runs_alone():
     assert not np.allclose(kernels[1], kernels[2])
 
 
+def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
+    keys, rates = training_keys([5, 6, 7]), jnp.array([1e-3, 1e38, 1e-3])
+    together, metrics = train_runs(keys, rates)
+    healthy, _ = train_runs(keys, jnp.full(3, 1e-3))
+    assert together.update.tolist() == [2, 0, 2]
+    assert not np.isfinite(metrics["param_norm"][:, 1]).any()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(together.learner.params))
+    for run in (0, 2):
+        own, wanted = (jax.tree.map(lambda x, run=run: x[run], numbers(state)) for state in (together, healthy))
+        jax.tree.map(np.testing.assert_array_equal, own, wanted)
+
+
 def test_segments_of_any_length_are_one_program_and_one_training():
     init, update = make_train(*make(GRU(8)))
     algo = runs_of(SMALL, 2)

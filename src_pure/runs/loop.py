@@ -31,7 +31,7 @@ MAX_LOG_RATIO = {"float32": 1e-3, "bfloat16": 1e-1}
 
 
 class NumericalError(RuntimeError):
-    """A loss or a parameter stopped being a number."""
+    """In every run a loss or a parameter stopped being a number."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def train(
     """The summary of the whole training, which is also in the run folder.
 
     Continues `start`, to whose update the tables of the run folder have been rewound. Raises Preempted, with all saved,
-    at the first boundary after `stop` is set, and NumericalError at the end of the segment in which a loss was no
-    number; what was written stays.
+    at the first boundary after `stop` is set. A run whose numbers end stays as it was and has no more rows; raises
+    NumericalError at the end of the segment in which none is left, and what was written stays.
     """
     settings = experiment.settings
     progress = Progress(start)
@@ -103,6 +103,7 @@ def train(
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
     if start:
         state = start.restore(state)
+        progress.completed = jax.device_get(state.update)
     with closing(Checkpoints(run_dir.checkpoints, settings.checkpoint.keep)) as checkpoints:
         while True:
             if stop is not None and stop.is_set():
@@ -111,25 +112,32 @@ def train(
                 checkpoints.wait()
                 raise Preempted(f"stopped by a signal after update {progress.done} of {settings.num_updates}")
             if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
-                run_dir.append_evaluation(_evaluate(experiment, program, state, progress.done))
+                rows = _evaluate(experiment, program, state, progress.done)
+                run_dir.append_evaluation(rows[~rows["run"].isin(progress.failed)])
             if progress.done == settings.num_updates:
                 break
             num_updates = _segment_length(settings, program, progress)
             segment_start = time.perf_counter()
             state, metrics = program.segment(state, program.algo, jnp.int32(num_updates))
-            metrics = jax.device_get(metrics)
+            metrics, completed = jax.device_get((metrics, state.update))
             rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, progress.done)
+            rows = progress.living(rows, completed)
             _check_metric(settings.checkpoint.metric, rows)
             progress.advance(rows, num_updates, time.perf_counter() - segment_start)
             run_dir.append_metrics(rows)
             for sink in sinks:
                 sink.log(rows, progress.elapsed)
-            _check(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
+            _warn(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
+            if len(progress.failed) == settings.num_seeds:
+                raise NumericalError(
+                    f"no run is left; metrics up to update {rows['update'].max()} are in {run_dir.path}"
+                )
             if _checkpoint_due(settings, progress):
                 _save(checkpoints, state, progress, experiment)
         checkpoints.wait()
     seconds = progress.seconds_before + progress.elapsed
     summary = _summary(experiment, run_dir, program, state, seconds)
+    summary["failed"] = {settings.seeds[run]: update for run, update in progress.failed.items()}  # by seed
     summary["wall_seconds"] = progress.wall_seconds()
     run_dir.write_summary(summary)
     return summary
@@ -144,7 +152,18 @@ class Progress:
         self.seconds_before = start.seconds if start else 0.0
         self.wall_before = start.wall_seconds if start else 0.0
         self.elapsed = 0.0
+        self.completed: np.ndarray = np.array([], int)  # updates of each run, [R]
         self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint
+
+    @property
+    def failed(self) -> dict[int, int]:
+        """For each run that is no longer training, the update that gave numbers that are none."""
+        return {run: int(update) + 1 for run, update in enumerate(self.completed) if update < self.done}
+
+    def living(self, rows: pd.DataFrame, completed: np.ndarray) -> pd.DataFrame:
+        """The rows of a segment without those of runs that failed before it, and of those in it after they failed."""
+        failed, self.completed = list(self.failed), completed
+        return rows[~rows["run"].isin(failed) & (rows["update"] <= completed[rows["run"]] + 1)].reset_index(drop=True)
 
     def advance(self, rows: pd.DataFrame, num_updates: int, seconds: float) -> None:
         if self.done == self.first:
@@ -290,21 +309,24 @@ def _evaluate(experiment: Experiment, program: Program, state: TrainState, done:
     return evaluation_rows(metrics, experiment.settings, done)
 
 
-def _check(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
-    """Raises NumericalError for numbers that are none; warns of a policy that acts otherwise than it learns."""
-    for name in ("loss", "param_norm"):
-        broken = rows[~np.isfinite(rows[name])]
-        if len(broken):
-            first = broken.iloc[0]
-            raise NumericalError(
-                f"the {name} of seed {first['seed']:.0f} is {first[name]} since update {first['update']:.0f}; "
-                f"metrics up to update {rows['update'].max()} are in {run_dir.path}. Try a smaller algo.learning_rate"
+def _warn(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
+    """Warns of runs that failed, and of a policy that acts otherwise than it learns."""
+    for _, last in rows.groupby("run").tail(1).iterrows():
+        for name in (name for name in ("loss", "param_norm") if not np.isfinite(last[name])):
+            print_and_log(
+                f"warning: the {name} of seed {last['seed']:.0f} is {last[name]} since update {last['update']:.0f}; "
+                f"this run stays as it was before. Try a smaller algo.learning_rate",
+                run_dir,
             )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
     if ratio > max_log_ratio:
-        warning = (
+        print_and_log(
             f"warning: before any gradient step log(new policy / acting policy) is up to {ratio:.1e}, it should be 0: "
-            "does the memory model give the same outputs step by step and as a sequence?"
+            "does the memory model give the same outputs step by step and as a sequence?",
+            run_dir,
         )
-        run_dir.log(warning)
-        print(warning, file=sys.stderr)
+
+
+def print_and_log(line: str, run_dir: RunDir) -> None:
+    run_dir.log(line)
+    print(line, file=sys.stderr)

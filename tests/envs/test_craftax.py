@@ -21,14 +21,14 @@ SHAPES = {
     CLASSIC: ((1345,), 17, 10_000, 22, 22),
     "Craftax-Classic-Pixels-v1": ((63, 63, 3), 17, 10_000, 22, 22),
 }
-PLAYED = [CLASSIC, pytest.param("Craftax-Symbolic-v1", marks=pytest.mark.slow)]
+PLAYED = [CLASSIC, "Craftax-Symbolic-v1"]
 
 
 def numbers(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [CLASSIC, *(pytest.param(x, marks=pytest.mark.slow) for x in SHAPES if x != CLASSIC)])
 def test_types_and_spaces(name):
     shape, num_actions, time_limit, num_achievements, value = SHAPES[name]
     env = Craftax(name)
@@ -54,6 +54,7 @@ def test_nothing_is_written_into_the_package():
         assert renderer.load_all_textures is constants.load_all_textures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAYED)
 def test_steps_as_the_package_does(name):
     """Its `done` is our two flags, its reward and observations are ours; percent is the return in % of the best."""
@@ -95,6 +96,7 @@ def test_steps_as_the_package_does(name):
     assert percent.max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAYED)
 def test_every_episode_has_a_world_of_its_own_and_death_terminates(name):
     num_envs = 6
@@ -116,6 +118,7 @@ def test_every_episode_has_a_world_of_its_own_and_death_terminates(name):
     assert len(np.unique(np.concatenate(worlds), axis=0)) == 2 * num_envs
 
 
+@pytest.mark.slow
 def test_picture_is_what_the_agent_of_pixels_sees():
     env, symbolic = Craftax("Craftax-Classic-Pixels-v1"), Craftax(CLASSIC)
 

@@ -14,6 +14,7 @@ from src_pure.envs.vector import VectorEnv
 CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 DOWNLOADED = ["MNISTBandit-bsuite"]
 DISCRETE = [name for name in gymnax.registered_envs if name not in CONTINUOUS + DOWNLOADED]
+QUICK = ["CartPole-v1", "Catch-bsuite", "FourRooms-misc"]  # the others with the slow tests
 NUM_STEPS = 60
 
 
@@ -21,7 +22,9 @@ def as_shown(obs, space):
     return np.eye(space.n)[obs] if isinstance(space, spaces.Discrete) else obs
 
 
-@pytest.mark.parametrize("name", DISCRETE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DISCRETE]
+)
 def test_steps_as_gymnax_does(name):
     """gymnax's own `step` resets itself and shows the last observation in its info; same keys, same numbers.
 

@@ -76,7 +76,7 @@ def unbroken(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("died", [1, 4, 7, 10])
+@pytest.mark.parametrize("died", [4, *(pytest.param(update, marks=pytest.mark.slow) for update in (1, 7, 10))])
 def test_it_continues_exactly(unbroken, tmp_path, monkeypatch, capsys, died):
     folder = interrupted(monkeypatch, tmp_path / "run", died)
     assert trainer_pure.main([*OPTIONS, "log_seconds=0.001", "tensorboard=true", f"run_dir={folder}"]) == 0
@@ -85,6 +85,7 @@ def test_it_continues_exactly(unbroken, tmp_path, monkeypatch, capsys, died):
     assert_same_run(unbroken, folder)
 
 
+@pytest.mark.slow
 def test_it_survives_dying_again_and_again(unbroken, tmp_path, monkeypatch):
     for died in (4, 5, 6, 8):
         folder = interrupted(monkeypatch, tmp_path / "run", died)
@@ -92,7 +93,7 @@ def test_it_survives_dying_again_and_again(unbroken, tmp_path, monkeypatch):
     assert_same_run(unbroken, folder)
 
 
-@pytest.mark.parametrize("whole", [1, 0])
+@pytest.mark.parametrize("whole", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkeypatch, capsys, whole):
     folder = interrupted(monkeypatch, tmp_path / "run", 7)
     for path in list((folder / "checkpoints").iterdir())[whole:] if whole == 0 else [folder / "checkpoints" / "6"]:
@@ -108,7 +109,14 @@ def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkey
     assert_same_run(unbroken, folder)
 
 
-@pytest.mark.parametrize(("told", "number"), [(1, signal.SIGTERM), (4, signal.SIGUSR1), (10, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        (4, signal.SIGUSR1),
+        pytest.param(10, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch, capsys, told, number):
     folder = tmp_path / "run"
 
@@ -134,6 +142,7 @@ def test_two_processes_never_share_a_folder(unbroken, tmp_path, capsys):
     assert "total_steps: 640" in (folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [1, 4])  # with nothing to write, and while a checkpoint may be being written
 def test_a_folder_that_vanishes_ends_it_in_one_line(tmp_path, monkeypatch, capsys, update):
     folder = tmp_path / "run"
@@ -144,6 +153,7 @@ def test_a_folder_that_vanishes_ends_it_in_one_line(tmp_path, monkeypatch, capsy
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
 
@@ -168,6 +178,7 @@ def test_a_finished_run_is_left_alone(unbroken, capsys):
     assert before == {path: path.read_bytes() for path in unbroken.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_an_end_without_its_summary_gets_it(unbroken, tmp_path):
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
@@ -177,6 +188,7 @@ def test_an_end_without_its_summary_gets_it(unbroken, tmp_path):
     assert (folder / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_total_steps_may_be_raised_and_not_lowered(unbroken, tmp_path, capsys):
     """Without a schedule a raised training equals one that had the new end from the start."""
     constant, end = [*OPTIONS, "algo.anneal_lr=false"], "total_steps=1000"
@@ -201,6 +213,7 @@ def test_there_must_be_something_to_continue(tmp_path, capsys):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "update"), [("metrics", 4), ("evaluation", 5)])
 def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update):
     folder = shutil.copytree(unbroken, tmp_path / "run")
