@@ -24,7 +24,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
     under `sum/<name>`, what the algorithm reports, the norm of the new parameters, and the mean of what the model sows
-    in `metrics` on the observations behind the rollout.
+    as intermediates on the observations behind the rollout.
     """
     apply = policy.apply
 
@@ -41,7 +41,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         params, start = state.learner.params, state.actor
         actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
-        (_, output), sown = apply(params, actor.carry, obs, reset, mutable="metrics")
+        (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
         metrics = episodes | losses | {"param_norm": optax.tree.norm(learner.params)} | sown_means(sown)
         return TrainState(learner, actor, key, state.update + 1), metrics
@@ -50,8 +50,8 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
 
 
 def sown_means(sown: dict[str, Any]) -> Metrics:
-    """The mean of each array that the model sowed in the collection `metrics`, by its name."""
-    arrays = flatten_dict(sown.get("metrics", {}))
+    """The mean of each array that the model sowed as an intermediate, by its name."""
+    arrays = flatten_dict(sown.get("intermediates", {}))
     return {path[-1]: jnp.mean(jnp.stack(values)) for path, values in arrays.items()}
 
 

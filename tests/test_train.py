@@ -191,5 +191,6 @@ def test_ponder_steps_are_a_metric():
         memory = AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)
         init, update = make_train(*make(memory))
         state = jax.jit(init)(jax.random.key(0), SMALL)
+        assert set(state.learner.params) == {"params"}
         steps = jax.jit(update)(state, SMALL)[1]["ponder_steps"]
         assert steps == expected

@@ -24,7 +24,7 @@ from src_pure.types import Array, PositiveInt, UnitFloat
 class AdaptiveTransformer(nn.Module):
     """One layer, at most `max_iterations` times; its memory keeps the inputs of each iteration.
 
-    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the metrics.
+    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the intermediates.
     """
 
     max_iterations: PositiveInt = 6
@@ -69,7 +69,7 @@ class AdaptiveTransformer(nn.Module):
             ponder_steps += running
             halted_mass += weight
             running &= ~last
-        self.sow("metrics", "ponder_steps", ponder_steps)
+        self.sow("intermediates", "ponder_steps", ponder_steps)
         return TransformerCarry(tuple(memories), time[-1]), mean
 
     def coordinates(self, seen: Array, iteration: int) -> Array | float:

@@ -10,7 +10,7 @@ class MemoryModel(Protocol):
 
     `reset[t]` is True where inputs[t] is the first of an episode: memory is cleared before it is used.
     T single steps, one sequence of T, and any split into chunks give the same outputs and carry.
-    What it sows in the collection `metrics`, [T, B], becomes a column of the table of metrics.
+    What it sows among the intermediates, [T, B], becomes a column of the table of metrics.
     """
 
     def initialize_carry(self, batch_size: int) -> Carry:

@@ -38,7 +38,7 @@ def prepare(model, halting_bias=None):
     if halting_bias is not None:
         halting = params["params"]["halting"]
         params["params"]["halting"] = {"kernel": 2.0 * halting["kernel"], "bias": jnp.full(1, halting_bias)}
-    apply = jax.jit(lambda carry, inputs, reset: model.apply(params, carry, inputs, reset, mutable=["metrics"]))
+    apply = jax.jit(lambda carry, inputs, reset: model.apply(params, carry, inputs, reset, mutable=["intermediates"]))
     return jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"]), inputs, reset, carry, apply
 
 
@@ -59,7 +59,7 @@ def test_adaptive_equals_the_loop(name, halting_bias):
     (_, out), sown = apply(carry, inputs, reset)
     loop, iterations = oracles.adaptive_transformer_loop(params, model, inputs, reset)
     assert set(np.unique(iterations)) == {2.0, 3.0}, "tokens should differ in how long they take"
-    np.testing.assert_array_equal(sown["metrics"]["ponder_steps"][0], iterations)
+    np.testing.assert_array_equal(sown["intermediates"]["ponder_steps"][0], iterations)
     np.testing.assert_allclose(out, loop, rtol=1e-4, atol=1e-4)
 
 
