@@ -185,12 +185,11 @@ def test_evaluation_shares_no_randomness_with_training():
     assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))
 
 
-def test_ponder_steps_are_a_metric():
+@pytest.mark.parametrize(("threshold", "expected"), [(1.0, 2.0), pytest.param(0.0, 1.0, marks=pytest.mark.slow)])
+def test_ponder_steps_are_a_metric(threshold, expected):
     """One iteration where the first reaches the threshold, all of them where no sum does."""
-    for threshold, expected in ((0.0, 1.0), (1.0, 2.0)):
-        memory = AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)
-        init, update = make_train(*make(memory))
-        state = jax.jit(init)(jax.random.key(0), SMALL)
-        assert set(state.learner.params) == {"params"}
-        steps = jax.jit(update)(state, SMALL)[1]["ponder_steps"]
-        assert steps == expected
+    memory = AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)
+    init, update = make_train(*make(memory))
+    state = jax.jit(init)(jax.random.key(0), SMALL)
+    assert set(state.learner.params) == {"params"}
+    assert jax.jit(update)(state, SMALL)[1]["ponder_steps"] == expected

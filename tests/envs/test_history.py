@@ -42,6 +42,7 @@ def test_appends_what_led_to_the_observation_and_nothing_after_a_reset(last_acti
     assert space.low <= shown.obs.min() and shown.obs.max() <= space.high
 
 
+@pytest.mark.slow
 def test_pixels_are_flattened_and_scaled():
     plain = MysteryPath("grid")
     env = WithHistory(plain, last_action=True, last_reward=True)

@@ -47,6 +47,7 @@ def test_promise(name, promise):
     assert ERRORS[promise](subject(name)) <= conformance.TOLERANCE["float32"]
 
 
+@pytest.mark.slow
 def test_promise_in_bfloat16(name):
     """Steps and sequence agree within its rounding; parameters, carry and outputs stay float32."""
     s = conformance.subject(model(name).clone(precision="bfloat16"), 26)

@@ -93,7 +93,8 @@ def test_it_survives_dying_again_and_again(unbroken, tmp_path, monkeypatch):
     assert_same_run(unbroken, folder)
 
 
-@pytest.mark.parametrize("whole", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [1, 0])
 def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkeypatch, capsys, whole):
     folder = interrupted(monkeypatch, tmp_path / "run", 7)
     for path in list((folder / "checkpoints").iterdir())[whole:] if whole == 0 else [folder / "checkpoints" / "6"]:
@@ -109,14 +110,8 @@ def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkey
     assert_same_run(unbroken, folder)
 
 
-@pytest.mark.parametrize(
-    ("told", "number"),
-    [
-        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
-        (4, signal.SIGUSR1),
-        pytest.param(10, signal.SIGTERM, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "number"), [(1, signal.SIGTERM), (4, signal.SIGUSR1), (10, signal.SIGTERM)])
 def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch, capsys, told, number):
     folder = tmp_path / "run"
 
