@@ -15,7 +15,7 @@ from jax import lax
 
 from src_pure.algos.base import Algorithm
 from src_pure.algos.ppo import PPO
-from src_pure.models.base import MemoryModel
+from src_pure.models.base import MemoryModel, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.train import make_train
@@ -199,7 +199,7 @@ def check_model(model: MemoryModel, num_steps: int = NUM_STEPS) -> list[Check]:
     s = subject(model, num_steps)
     form = Check(FORM, form_error(s), 0.0)
     errors = {STEPS: steps_error, RESET: reset_error, CAUSAL: future_error, ROWS: row_error}
-    precision = getattr(model, "precision", "float32")
+    precision = precision_of(model)
     checks = [Check(name, error(s) if form.passed else np.inf, TOLERANCE[precision]) for name, error in errors.items()]
     ratio = ratio_error(model, num_steps) if form.passed else np.inf
     return [*checks, form, Check(RATIO, ratio, RATIO_TOLERANCE[precision])]

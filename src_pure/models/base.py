@@ -18,3 +18,8 @@ class MemoryModel(Protocol):
 
     def __call__(self, carry: Carry, inputs: Array, reset: Array) -> tuple[Carry, Array]:
         """inputs [T, B, D_in], reset [T, B] bool -> (carry, outputs [T, B, D])."""
+
+
+def precision_of(model: MemoryModel) -> str:
+    """The model's `precision`; float32 where it has no such option."""
+    return getattr(model, "precision", "float32")

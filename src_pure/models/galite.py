@@ -120,7 +120,7 @@ def galite_attention(
         value, key = row_gate * value, jax.tree.map(jnp.multiply, column_gate, key)
     elif gating == "scalar":
         gate = jax.nn.sigmoid(beta)
-        column_gate = Factored(None, column_gate.column + gate)
+        column_gate = Factored(None, jnp.broadcast_to(gate, column_gate.column.shape))
         key = key._replace(column=gate * key.column)
     if carry is None:
         carry = initial_state(*value.shape[1:], key.size)

@@ -16,6 +16,7 @@ import pandas as pd
 from src_pure.algos.base import Algorithm
 from src_pure.build import ConfigError, Experiment, Settings
 from src_pure.evaluate import make_evaluate
+from src_pure.models.base import precision_of
 from src_pure.models.policy import num_parameters
 from src_pure.runs.checkpoint import Checkpoint, Checkpoints
 from src_pure.runs.loggers import Sink
@@ -127,7 +128,7 @@ def train(
             run_dir.append_metrics(rows)
             for sink in sinks:
                 sink.log(rows, progress.elapsed)
-            _warn(rows, run_dir, MAX_LOG_RATIO[getattr(experiment.policy.memory, "precision", "float32")])
+            _warn(rows, run_dir, MAX_LOG_RATIO[precision_of(experiment.policy.memory)])
             if len(progress.failed) == settings.num_seeds:
                 raise NumericalError(
                     f"no run is left; metrics up to update {rows['update'].max()} are in {run_dir.path}"
