@@ -36,6 +36,10 @@ def recording() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs that several tests compile are compiled once."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilation_cache")))
+    """Programs that several tests compile are compiled once, also by workers and processes side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = (
+        folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    )  # workers' folders lie in one of the test run
+    jax.config.update("jax_compilation_cache_dir", str(shared / "compilation_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

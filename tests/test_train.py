@@ -101,7 +101,7 @@ def test_state_holds_arrays_only():
 def one_name_per_class():
     """Names of configs/model, one for each class: sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    quick = ("AGaLiTe", "GRU", "LSTM", "MLP")  # the others with the slow tests
+    quick = "AGaLiTe"  # the others with the slow tests
     marks = {target: () if target.endswith(quick) else pytest.mark.slow for target in targets}
     return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
 
@@ -185,11 +185,17 @@ def test_evaluation_shares_no_randomness_with_training():
     assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(1.0, 2.0), pytest.param(0.0, 1.0, marks=pytest.mark.slow)])
-def test_ponder_steps_are_a_metric(threshold, expected):
-    """One iteration where the first reaches the threshold, all of them where no sum does."""
-    memory = AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)
-    init, update = make_train(*make(memory))
-    state = jax.jit(init)(jax.random.key(0), SMALL)
+def test_what_a_model_sows_is_a_metric():
+    init, update = make_train(*make(AdaptiveTransformer(2, 1.0, 8, 1, 8, 8, memory_len=4)))
+    state = jax.eval_shape(init, jax.random.key(0), SMALL)
     assert set(state.learner.params) == {"params"}
+    assert "ponder_steps" in jax.eval_shape(update, state, SMALL)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("threshold", "expected"), [(1.0, 2.0), (0.0, 1.0)])
+def test_mean_ponder_steps(threshold, expected):
+    """One iteration where the first reaches the threshold, all of them where no sum does."""
+    init, update = make_train(*make(AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)))
+    state = jax.jit(init)(jax.random.key(0), SMALL)
     assert jax.jit(update)(state, SMALL)[1]["ponder_steps"] == expected

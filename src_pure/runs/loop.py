@@ -47,7 +47,10 @@ class Program:
 
 
 def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
-    """The Program of an experiment, compiled ahead, and the state at the start."""
+    """The Program of an experiment, compiled ahead, and the state at the start.
+
+    Raises ConfigError, before it compiles anything, if checkpoint.metric is no column of the metrics.
+    """
     start = time.perf_counter()
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
@@ -63,10 +66,13 @@ def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
 
     keys = training_keys(settings.seeds)
     algo = runs_of(experiment.algo, settings.num_seeds)
-    state = jax.block_until_ready(jax.jit(lambda keys, algo: init_runs(init, keys, algo))(keys, algo))
+    initialise = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
+    traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jnp.int32(0))
+    _check_metric(settings.checkpoint.metric, traced.out_info[1])
+    state = jax.block_until_ready(initialise.lower().compile()(keys, algo))
     program = Program(
         algo=algo,
-        segment=jax.jit(segment, donate_argnums=0).lower(state, algo, jnp.int32(0)).compile(),
+        segment=traced.lower().compile(),
         evaluate=jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(),
         max_updates=max_updates,
         compile_seconds=time.perf_counter() - start,
@@ -123,7 +129,6 @@ def train(
             metrics, completed = jax.device_get((metrics, state.update))
             rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, progress.done)
             rows = progress.living(rows, completed)
-            _check_metric(settings.checkpoint.metric, rows)
             progress.advance(rows, num_updates, time.perf_counter() - segment_start)
             run_dir.append_metrics(rows)
             for sink in sinks:
@@ -210,9 +215,10 @@ def _score(frames: Sequence[pd.DataFrame], metric: str | None) -> float | None:
     return float((sums["value"] / sums["weight"]).mean()) if len(sums) else None
 
 
-def _check_metric(metric: str | None, rows: pd.DataFrame) -> None:
-    if metric is not None and metric not in rows:
-        raise ConfigError(f"checkpoint.metric must be one of {', '.join(rows)}, got {metric!r}")
+def _check_metric(metric: str | None, metrics: Metrics) -> None:
+    known = [_column(name) for name in metrics]
+    if metric is not None and metric not in known:
+        raise ConfigError(f"checkpoint.metric must be one of {', '.join(known)}, got {metric!r}")
 
 
 def _evaluation_due(settings: Settings, done: int) -> bool:
@@ -296,12 +302,16 @@ def _means(metrics: Metrics) -> dict[str, np.ndarray]:
     means = {}
     for name, values in metrics.items():
         if name.startswith("sum/"):
-            short = name.removeprefix("sum/")
-            mean = np.divide(values, episodes, out=np.full(episodes.shape, np.nan), where=episodes > 0)
-            means["success_rate" if short == "success" else f"episode_{short.removeprefix('episode_')}"] = mean
-        else:
-            means[name] = np.asarray(values)
+            values = np.divide(values, episodes, out=np.full(episodes.shape, np.nan), where=episodes > 0)
+        means[_column(name)] = np.asarray(values)
     return means
+
+
+def _column(name: str) -> str:
+    """The column of metrics.parquet for a metric of the program."""
+    if name == "sum/success":
+        return "success_rate"
+    return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
 
 
 def _evaluate(experiment: Experiment, program: Program, state: TrainState, done: int) -> pd.DataFrame:
