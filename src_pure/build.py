@@ -20,12 +20,13 @@ from src_pure.algos.base import Algorithm
 from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.envs.vector import Truncation, VectorEnv
+from src_pure.envs.vector import Resets, Truncation, VectorEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
+BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
 COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
 
 
@@ -149,7 +150,7 @@ def build(config: dict[str, Any]) -> Experiment:
     truncation = _validate(Truncation, components["algo"].get("truncation", "terminate"), "algo.truncation")
 
     reset_ratio = _validate(PositiveInt, components["task"].get("reset_ratio", 1), "task.reset_ratio")
-
+    resets = _validate(Resets, components["task"].get("resets", "on_demand"), "task.resets")
     task = _build_task(components["task"], settings.observation)
     algo = {key: value for key, value in components["algo"].items() if key != "truncation"}
     algo = instantiate(algo, "algo", "update")
@@ -170,7 +171,7 @@ def build(config: dict[str, Any]) -> Experiment:
     return Experiment(
         name="-".join(str(components[name].get("name", name)) for name in ("task", "model", "algo")),
         settings=settings,
-        env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio),
+        env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio, resets),
         evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
         policy=policy,
         algo=algo,
@@ -240,7 +241,7 @@ def _unknown_choice(group: str, name: str) -> str:
 
 def _build_task(component: dict[str, Any], observation: Observation) -> Environment:
     """The environment of a task with the observations asked for."""
-    component = {key: value for key, value in component.items() if key != "reset_ratio"}
+    component = {key: value for key, value in component.items() if key not in BATCHING}
     task = instantiate(component, "task", "step_env")
     action_space = task.action_space(task.default_params)
     if not isinstance(action_space, Discrete):

@@ -37,8 +37,10 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         return TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
 
     def update(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
-        key, key_rollout, key_learn = jax.random.split(state.key, 3)
+        key, key_rollout, key_learn, key_refresh = jax.random.split(state.key, 4)
         params, start = state.learner.params, state.actor
+        if hasattr(env, "refresh"):
+            start = start._replace(env_state=env.refresh(key_refresh, start.env_state))
         actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
         (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")

@@ -81,6 +81,7 @@ def test_published_craftax_hyperparameters():
     assert (built.policy.head_size, built.policy.head_activation) == (128, "relu")
     assert built.policy.encoder.sizes == (128,) and built.policy.memory.eta == 8
     assert (built.env.reset_ratio, built.evaluation_env.reset_ratio) == (16, 16)
+    assert build(compose(["task=mysterypath", "task.resets=pool"])).env.resets == "pool"
 
 
 @pytest.mark.parametrize("task", ["memory_length", "memory_size", "distributed_memory"])
@@ -158,6 +159,7 @@ WRONG = {
     "task=gymnax task.env_name=Pendulum-v1": "the action space of Pendulum-v1 must be Discrete, got Box",
     "task=gymnax task.time_limit=0": "task.time_limit must be greater than 0, got 0",
     "task=craftax task.env_name=Craftax-Classic-v1": "Craftax-Classic-Symbolic-v1, Craftax-Classic-Pixels-v1, got",
+    "task=craftax task.resets=none": "task.resets must be 'on_demand', 'optimistic' or 'pool', got 'none'",
     "task=craftax task.reset_ratio=0": "task.reset_ratio must be greater than 0, got 0",
     "encoder=conv": "encoder: conv needs pixels [width, height, channels], but the task's observation has shape [16]",
     "task=mysterypath task.observation=symbolic encoder=conv": "observation has shape [152]; choose encoder=mlp",

@@ -62,6 +62,7 @@ def test_summary(run):
         summary
     )
     assert summary["env_steps"] == 640
+    assert summary["episodes_in_shared_worlds"] == 0
     score = summary["final"]["success_rate"]
     assert score["episodes"] == 16
     assert score["runs"] == 2

@@ -44,7 +44,10 @@ class Environment(Protocol):
 
 
 class VecEnv(Protocol):
-    """A batch of environments that resets itself and keeps episode statistics."""
+    """A batch of environments that resets itself and keeps episode statistics.
+
+    It may also have `refresh(key, state) -> state`, which training calls before each rollout.
+    """
 
     num_envs: int
 

@@ -12,6 +12,12 @@ from src_pure.envs.spaces import Discrete, Space
 from src_pure.types import Array, Key, Timestep
 
 Truncation = Literal["terminate", "bootstrap"]
+Resets = Literal["on_demand", "optimistic", "pool"]
+
+
+class Pool(NamedTuple):
+    episodes: Any  # (obs or None, env_state), leaves [B, ...], made before the rollout
+    taken: Array  # [] int32, how many environments began one of them
 
 
 class VectorState(NamedTuple):
@@ -19,6 +25,8 @@ class VectorState(NamedTuple):
     episode_return: Array  # [B] float32, so far
     episode_length: Array  # [B] int32, so far
     waiting: Array  # [B] bool: a time limit was reached, the final observation is shown, the next step resets
+    shared_world: Array  # [B] bool: the episode began as one did that another environment began before
+    pool: Pool | None
 
 
 @struct.dataclass
@@ -31,9 +39,14 @@ class VectorEnv:
       its value, computed with the memory of that episode, stands in the trajectory; the action of that step is
       ignored and its transition carries no loss.
 
-    reset_ratio: new episodes are made for num_envs / reset_ratio environments at a time, as many times as a step needs:
-    usually none or once. So where a world takes long to make, steps do not pay for num_envs of them, and still every
-    episode has a world of its own. 1: for all environments on every step, best where a reset costs nothing.
+    resets: where new episodes come from when some end; num_envs / reset_ratio of them are begun at a time, as many
+    times as a step needs: usually none or once. Where a world takes long to make, a step does not pay for num_envs.
+    - `on_demand`: made when they are needed. Every episode has a world of its own.
+    - `optimistic` (Matthews et al., arXiv:2402.16801): num_envs / reset_ratio are made on every step; where more end,
+      the surplus begin in the same worlds.
+    - `pool`: num_envs are made before each rollout (`refresh`), and once all are taken they are taken again.
+    With the last two, info has `shared_world`: 1 for an episode whose world another environment had before.
+    reset_ratio 1, but for a pool: for all environments on every step, best where a reset costs nothing.
 
     An environment that has `observe` is asked for observations once, after the resets; what its `step_env` and
     `reset_env` would show is not even computed.
@@ -44,6 +57,7 @@ class VectorEnv:
     num_envs: int = struct.field(pytree_node=False)
     truncation: Truncation = struct.field(pytree_node=False, default="terminate")
     reset_ratio: int = struct.field(pytree_node=False, default=1)
+    resets: Resets = struct.field(pytree_node=False, default="on_demand")
 
     @property
     def observation_space(self) -> Space:
@@ -57,11 +71,18 @@ class VectorEnv:
         """(state, timestep) with every environment at the start of an episode."""
         obs, env_state = self._observe(*self._new_episodes(key, self.num_envs))
         no, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs)
-        state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no)
+        state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no, no, None)
+        state = self.refresh(jax.random.fold_in(key, self.num_envs), state)  # none of the keys of the first episodes
         action = jnp.zeros((self.num_envs, *self.action_space.shape), self.action_space.dtype)
         info = jax.eval_shape(self.step, key, state, action)[1].info
         info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
         return state, Timestep(obs, ~no, zero, no, no, no, no, info)
+
+    def refresh(self, key: Key, state: VectorState) -> VectorState:
+        """The state with a new pool, for the coming rollout; as it is where there is none."""
+        if self.resets != "pool":
+            return state
+        return state._replace(pool=Pool(self._new_episodes(key, self.num_envs), jnp.int32(0)))
 
     def step(self, key: Key, state: VectorState, action: Array) -> tuple[VectorState, Timestep]:
         """(state, timestep) after action [B]; episodes that ended are started anew."""
@@ -80,33 +101,56 @@ class VectorEnv:
             terminated, truncated, waiting = finished, jnp.zeros_like(truncated), jnp.zeros_like(truncated)
         reset = ignored | (finished & ~waiting)
 
-        obs, env_state = self._observe(*self._restart(key_reset, reset, obs, env_state))
+        episodes = (None if self._can_observe else obs, env_state)
+        episodes, shared_world, pool = self._restart(key_reset, reset, episodes, state)
+        obs, env_state = self._observe(*episodes)
         episode_return = state.episode_return + reward
         episode_length = state.episode_length + ~ignored
         info = info | {"episode_return": episode_return, "episode_length": episode_length.astype(jnp.float32)}
+        if self._may_share:
+            info |= {"shared_world": state.shared_world.astype(jnp.float32)}
         new_state = VectorState(
-            env_state, jnp.where(reset, 0.0, episode_return), jnp.where(reset, 0, episode_length), waiting
+            env=env_state,
+            episode_return=jnp.where(reset, 0.0, episode_return),
+            episode_length=jnp.where(reset, 0, episode_length),
+            waiting=waiting,
+            shared_world=shared_world,
+            pool=pool,
         )
         return new_state, Timestep(obs, reset, reward, terminated, truncated, ignored, finished, info)
 
-    def _restart(self, key: Key, ended: Array, obs: Array, env_state: EnvState) -> tuple[Array | None, EnvState]:
-        """(obs, env_state) with new episodes where `ended` [B] is set; obs is None where `_observe` makes it."""
-        episodes = (None if self._can_observe else obs, env_state)
-        if self.reset_ratio == 1:
-            return _where(ended, self._new_episodes(key, self.num_envs), episodes)
+    def _restart(
+        self, key: Key, ended: Array, episodes: tuple[Array | None, EnvState], state: VectorState
+    ) -> tuple[tuple[Array | None, EnvState], Array, Pool | None]:
+        """(episodes with new ones where `ended` [B] is set, shared_world [B], pool)."""
+        if self.reset_ratio == 1 and self.resets != "pool":
+            return _where(ended, self._new_episodes(key, self.num_envs), episodes), state.shared_world, None
         at_once = -(-self.num_envs // self.reset_ratio)
+        prepared = self._new_episodes(key, at_once) if self.resets == "optimistic" else None
 
         def some_ended(loop):
             return jnp.any(loop[0])
 
         def replace_some(loop):
-            ended, episodes, turn = loop
+            ended, episodes, shared_world, taken, turn = loop
             index = jnp.nonzero(ended, size=at_once, fill_value=self.num_envs)[0]  # num_envs: no environment
-            new = self._new_episodes(jax.random.fold_in(key, turn), at_once)
+            if self.resets == "on_demand":
+                new, again = self._new_episodes(jax.random.fold_in(key, turn), at_once), jnp.zeros(at_once, bool)
+            elif self.resets == "optimistic":
+                new, again = prepared, jnp.full(at_once, turn > 0)
+            else:
+                number = taken + jnp.arange(at_once)
+                new = jax.tree.map(lambda x: x[number % self.num_envs], state.pool.episodes)
+                again = number >= self.num_envs
             episodes = jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), episodes, new)
-            return ended.at[index].set(False, mode="drop"), episodes, turn + 1
+            shared_world = shared_world.at[index].set(again, mode="drop")
+            taken += jnp.sum(index < self.num_envs)
+            return ended.at[index].set(False, mode="drop"), episodes, shared_world, taken, turn + 1
 
-        return lax.while_loop(some_ended, replace_some, (ended, episodes, jnp.int32(0)))[1]
+        taken = jnp.int32(0) if state.pool is None else state.pool.taken
+        loop = (ended, episodes, state.shared_world, taken, jnp.int32(0))
+        _, episodes, shared_world, taken, _ = lax.while_loop(some_ended, replace_some, loop)
+        return episodes, shared_world, state.pool if state.pool is None else state.pool._replace(taken=taken)
 
     def _new_episodes(self, key: Key, number: int) -> tuple[Array | None, EnvState]:
         keys = jax.random.split(key, number)
@@ -117,6 +161,10 @@ class VectorEnv:
         if self._can_observe:
             obs = jax.vmap(self.env.observe, in_axes=(0, None))(env_state, self.params)
         return obs, env_state
+
+    @property
+    def _may_share(self) -> bool:
+        return self.resets == "pool" or (self.resets == "optimistic" and self.reset_ratio > 1)
 
     @property
     def _can_observe(self) -> bool:

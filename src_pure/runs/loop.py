@@ -235,6 +235,8 @@ def _summary(
     scores = final_scores(evaluation)
     unfinished = evaluation[evaluation["update"] == settings.num_updates].groupby("mode")["unfinished"].sum()
     env_steps = settings.num_updates * settings.steps_per_update
+    training = run_dir.metrics.rows.to_pandas()
+    shared = training.get("episode_shared_world", pd.Series(dtype=float)) * training["episodes"]
     return {
         "name": experiment.name,
         "parameters": num_parameters(state.learner.params) // settings.num_seeds,
@@ -244,6 +246,7 @@ def _summary(
         "runs": settings.num_seeds,
         "final": scores["sampled"],
         "final_greedy": scores["greedy"],
+        "episodes_in_shared_worlds": round(shared.sum()),
         "final_unfinished_episodes": unfinished.to_dict(),
         "versions": versions(),
         "commit": git_commit(),

@@ -109,30 +109,91 @@ class ObservedWorlds(Worlds):
         return state.world
 
 
-@pytest.mark.parametrize("environment", [Worlds(), ObservedWorlds(2)])
-@pytest.mark.parametrize("reset_ratio", [1, 3, 100])
-def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
-    """Also when more episodes end on a step than worlds are made at a time, and in two runs side by side."""
-    num_envs, num_steps = 20, 12
-    env = VectorEnv(environment, (), num_envs, "terminate", reset_ratio)
+def play_worlds(env, num_steps, rollout_length=None):
+    """Timesteps [2, 1 + num_steps, B] of two runs side by side, with a refresh before each rollout."""
 
     @jax.jit
     @jax.vmap
     def run(key):
         state, first = env.reset(key)
-        action = jnp.zeros(num_envs, jnp.int32)
-        _, rest = jax.lax.scan(lambda state, key: env.step(key, state, action), state, jax.random.split(key, num_steps))
+        action = jnp.zeros(env.num_envs, jnp.int32)
+
+        def step(state, x):
+            key, time = x
+            if rollout_length:
+                fresh = env.refresh(jax.random.fold_in(key, 0), state)
+                state = jax.tree.map(lambda a, b: jnp.where(time % rollout_length == 0, a, b), fresh, state)
+            return env.step(key, state, action)
+
+        _, rest = jax.lax.scan(step, state, (jax.random.split(key, num_steps), jnp.arange(num_steps)))
         return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
-    timesteps = jax.device_get(run(jax.random.split(jax.random.key(0), 2)))
-    starts = timesteps.obs[timesteps.reset]
-    assert len(starts) > 2 * num_envs * num_steps / 4
-    assert len(set(starts.tolist())) == len(starts)
+    return jax.device_get(run(jax.random.split(jax.random.key(0), 2)))
+
+
+def check_episodes(timesteps, lengths):
+    """A world changes with a reset alone, a reset follows an end alone; episodes are as long as their worlds say."""
     goes_on = ~timesteps.reset[:, 1:]
     np.testing.assert_array_equal(timesteps.obs[:, 1:][goes_on], timesteps.obs[:, :-1][goes_on])
     np.testing.assert_array_equal(timesteps.reset[:, 1:], timesteps.terminated[:, 1:])
-    lengths = timesteps.info["episode_length"][timesteps.finished]
-    assert set(lengths.tolist()) == ({2.0} if environment.length else {1.0, 2.0, 3.0, 4.0})
+    assert set(timesteps.info["episode_length"][timesteps.finished].tolist()) == set(lengths)
+
+
+@pytest.mark.parametrize("environment", [Worlds(), ObservedWorlds(2)])
+@pytest.mark.parametrize("reset_ratio", [1, 3, 100])
+def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
+    """Also when more episodes end on a step than worlds are made at a time, and in two runs side by side."""
+    env = VectorEnv(environment, (), 20, "terminate", reset_ratio)
+    timesteps = play_worlds(env, num_steps=12)
+    starts = timesteps.obs[timesteps.reset]
+    assert len(starts) > 2 * 20 * 12 / 4
+    assert len(set(starts.tolist())) == len(starts)
+    assert "shared_world" not in timesteps.info
+    check_episodes(timesteps, [2] if environment.length else [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(("resets", "reset_ratio"), [("optimistic", 1), ("optimistic", 3), ("pool", 3)])
+def test_episodes_in_shared_worlds_are_counted(resets, reset_ratio):
+    """Optimistic resets share within a step, a pool within a rollout of four steps; never do two runs share."""
+    env = VectorEnv(Worlds(), (), 20, "terminate", reset_ratio, resets)
+    timesteps = play_worlds(env, num_steps=12, rollout_length=4)
+    check_episodes(timesteps, [1, 2, 3, 4])
+    shared = 0
+    for run in range(2):
+        starts = timesteps.obs[run][timesteps.reset[run]]
+        shared += len(starts) - len(set(starts.tolist()))
+        for step in range(1, 13):
+            new = timesteps.obs[run, step][timesteps.reset[run, step]]
+            if resets == "pool":
+                rollout = slice(1 + (step - 1) // 4 * 4, step)
+                begun = timesteps.reset[run, rollout].sum() + len(new)
+                assert begun > 20 or len(set(new.tolist())) == len(new), (
+                    "a pool of 20 that is not used up is not shared"
+                )
+            else:
+                assert len(set(new.tolist())) == min(len(new), -(-20 // reset_ratio))
+    assert not set(timesteps.obs[0].ravel().tolist()) & set(timesteps.obs[1].ravel().tolist())
+    assert (shared > 0) == (reset_ratio > 1)
+    if reset_ratio == 1:
+        assert "shared_world" not in timesteps.info
+        return
+    told = timesteps.info["shared_world"][timesteps.finished].sum()
+    unfinished = shared_at_the_end(timesteps)
+    assert told + unfinished == shared
+
+
+def shared_at_the_end(timesteps):
+    """Environments whose last episode did not end and began in a world that had been begun before."""
+    count = 0
+    for run in range(2):
+        begun = set()
+        for step in range(13):
+            for number in range(20):
+                if timesteps.reset[run, step, number]:
+                    again = timesteps.obs[run, step, number].item() in begun
+                    begun.add(timesteps.obs[run, step, number].item())
+                    count += again and not timesteps.finished[run, step + 1 :, number].any()
+    return count
 
 
 @pytest.mark.parametrize("truncation", ["terminate", "bootstrap"])
