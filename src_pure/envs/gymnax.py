@@ -12,7 +12,7 @@ from gymnax.environments import spaces
 
 from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
-from src_pure.envs.spaces import Box, Discrete
+from src_pure.envs.spaces import Box, Discrete, Space
 from src_pure.types import Array, Key, Metrics, PositiveInt
 
 GymnaxParams = Any  # the environment's own, a pytree of numbers
@@ -21,11 +21,11 @@ GymnaxState = Any
 
 @dataclass(frozen=True)
 class Gymnax:
-    """A gymnax environment with discrete actions, without the reset that its own `step` evaluates every time.
+    """A gymnax environment, without the reset that its own `step` evaluates every time.
 
     - observation: the environment's own, uint8 as it is and everything else float32; an observation that is one of n
       numbers is shown as a one-hot vector.
-    - action: int32 [], 0 .. n - 1.
+    - action: int32 [], 0 .. n - 1, or float32 [A] between the environment's bounds, which are the same for all entries.
     - reward: float32 [], the environment's own.
     - end: terminated where the environment says so, truncated at time_limit steps; both together where both happen.
     - state: the environment's own; its pictures are made by gymnax.visualize, there is no `render` here.
@@ -40,8 +40,11 @@ class Gymnax:
         seen, done = self._environment.observation_space(params), self._environment.action_space(params)
         if not isinstance(seen, spaces.Box | spaces.Discrete):
             raise ValueError(f"the observation space of {self.env_name} must be Box or Discrete, got {seen}")
-        if not isinstance(done, spaces.Discrete):
-            raise ValueError(f"the action space of {self.env_name} must be Discrete, got {done}")
+        if not (isinstance(done, spaces.Discrete) or is_simple(done)):
+            raise ValueError(
+                f"the action space of {self.env_name} must be Discrete, or a Box of floats with the same bounds for "
+                f"all, got {done}"
+            )
 
     @cached_property
     def _environment(self) -> gymnax.environments.environment.Environment:
@@ -77,13 +80,30 @@ class Gymnax:
         return jnp.asarray(obs, box_dtype(space))
 
     def observation_space(self, params: GymnaxParams) -> Box:
-        space = self._environment.observation_space(params)
-        if isinstance(space, spaces.Discrete):
-            return Box(low=0.0, high=1.0, shape=(space.n,))
-        return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+        with jax.ensure_compile_time_eval():  # bounds are numbers, also where a program is traced
+            space = as_space(self._environment.observation_space(params))
+            return space.flat if isinstance(space, Discrete) else space
 
-    def action_space(self, params: GymnaxParams) -> Discrete:
-        return Discrete(self._environment.action_space(params).n)
+    def action_space(self, params: GymnaxParams) -> Space:
+        with jax.ensure_compile_time_eval():
+            return as_space(self._environment.action_space(params))
+
+
+def as_space(space: spaces.Box | spaces.Discrete) -> Space:
+    """The same space as one of this project; a Box has the lowest and the highest of its bounds for all entries."""
+    if isinstance(space, spaces.Discrete):
+        return Discrete(space.n)
+    return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+
+
+def is_simple(space: spaces.Space) -> bool:
+    """Whether it is a Box of floats that all have the same bounds."""
+    return (
+        isinstance(space, spaces.Box)
+        and jnp.issubdtype(space.dtype, jnp.floating)
+        and np.min(space.low) == np.max(space.low)
+        and np.min(space.high) == np.max(space.high)
+    )
 
 
 def box_dtype(space: spaces.Box) -> jnp.dtype:
