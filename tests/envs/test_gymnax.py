@@ -90,6 +90,64 @@ def test_time_limits_are_truncations_with_their_final_observation():
     assert (np.abs(rest.obs[2] - rest.obs[1]) < 0.01).all()
 
 
+def test_options_and_params():
+    """The constructor's arguments and the numbers in the parameters; an episode is as long as they say."""
+    env = Gymnax("MemoryChain-bsuite", options={"num_bits": 3}, params={"memory_length": 4})
+    original, params = gymnax.make("MemoryChain-bsuite", num_bits=3)
+    params = params.replace(memory_length=4)
+    assert env.default_params == params and type(env.default_params.memory_length) is int
+    assert env.observation_space(params).shape == original.observation_space(params).shape == (5,)
+    hash(env)
+
+    def last_step(step_env, state):
+        def step(state, key):
+            _, state, _, terminated, *_ = step_env(key, state, jnp.int32(0), params)
+            return state, terminated
+
+        return jnp.argmax(jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 8))[1])
+
+    _, state = env.reset_env(jax.random.key(0), params)
+    assert last_step(env.step_env, state) == last_step(original.step_env, state) == 4
+
+
+def test_params_have_the_types_of_their_defaults():
+    params = Gymnax("Pendulum-v1", time_limit=7, params={"g": 9}).default_params
+    assert params.g == 9.0 and type(params.g) is float and params.max_steps_in_episode == 7
+    torques = Gymnax("Acrobot-v1", params={"available_torque": [-2, 0, 2]}).default_params.available_torque
+    assert torques.tolist() == [-2, 0, 2] and torques.dtype == jnp.float32
+
+
+WRONG = {
+    "names": ({"options": {"bits": 3}}, "options of MemoryChain-bsuite must be one of num_bits, got 'bits'"),
+    "parameters": ({"params": {"length": 3}}, "params of MemoryChain-bsuite besides time_limit must be one of memory_"),
+    "time limit": (
+        {"params": {"max_steps_in_episode": 3}},
+        "besides time_limit must be one of memory_length, got 'max",
+    ),
+    "fraction": ({"options": {"num_bits": 2.5}}, "num_bits must be of the kind of 1, got 2.5"),
+    "bool": ({"params": {"memory_length": True}}, "memory_length must be of the kind of 5, got True"),
+    "list": ({"params": {"memory_length": [1, 2]}}, "memory_length must be of the kind of 5, got [1, 2]"),
+    "text": ({"options": {"num_bits": "a"}}, "num_bits must be of the kind of 1, got 'a'"),
+    "nan": ({"params": {"memory_length": float("nan")}}, "memory_length must be of the kind of 5, got nan"),
+    "negative": (
+        {"options": {"num_bits": -1}},
+        "MemoryChain-bsuite does not run with options={'num_bits': -1} params=N",
+    ),
+    "none": ({"env_name": "Pendulum-v1", "options": {"g": 9}}, "options of Pendulum-v1: there are none, got 'g'"),
+    "refused": (
+        {"env_name": "FrozenLake-misc", "options": {"map_name": "9x9"}},
+        "FrozenLake-misc cannot be made with options={'map_name': '9x9'}: ValueError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options_are_refused(case):
+    given, message = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Gymnax(**{"env_name": "MemoryChain-bsuite"} | given)
+
+
 def test_no_world_is_made_inside_a_step(monkeypatch):
     env = Gymnax("CartPole-v1")
     _, state = env.reset_env(jax.random.key(0), env.default_params)
