@@ -165,7 +165,8 @@ def build(config: dict[str, Any]) -> Experiment:
     policy = ActorCritic(
         encoder=encoder,
         memory=instantiate(components["model"], "model", "initialize_carry"),
-        num_actions=task.action_space(params).n,
+        num_actions=task.action_space(params).flat.shape[0],
+        continuous=isinstance(task.action_space(params), Box),
         **settings.policy.model_dump(),
     )
     return Experiment(
@@ -243,9 +244,9 @@ def _build_task(component: dict[str, Any], observation: Observation) -> Environm
     """The environment of a task with the observations asked for."""
     component = {key: value for key, value in component.items() if key not in BATCHING}
     task = instantiate(component, "task", "step_env")
-    action_space = task.action_space(task.default_params)
-    if not isinstance(action_space, Discrete):
-        raise ConfigError(f"task must have discrete actions, got {action_space}")
+    space = task.action_space(task.default_params)
+    if not (isinstance(space, Discrete) or (isinstance(space, Box) and len(space.shape) == 1)):
+        raise ConfigError(f"task must have actions that are Discrete, or a Box of one dimension, got {space}")
     if observation.last_action or observation.last_reward:
         return WithHistory(task, **observation.model_dump())
     return task

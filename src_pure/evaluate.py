@@ -9,7 +9,7 @@ from jax import lax
 
 from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
-from src_pure.ops import categorical
+from src_pure.ops import distribution
 from src_pure.train import episode_sums, policy_step
 from src_pure.types import Actor, Key, Metrics, Params
 
@@ -36,9 +36,9 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
             key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
             carry, output = policy_step(policy.apply, params, actor)
             if mode == "greedy":
-                action = jnp.argmax(output.logits, axis=-1)
+                action = distribution.mode(output.logits)
             else:
-                action = categorical.sample(key_action, output.logits)
+                action = distribution.sample(key_action, output.logits)
             env_state, timestep = env.step(key_env, actor.env_state, action)
             first_end = timestep._replace(finished=timestep.finished & playing)
             episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))

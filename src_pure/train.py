@@ -12,7 +12,7 @@ from jax import lax
 from src_pure.algos.base import Algorithm, Apply
 from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
-from src_pure.ops import categorical
+from src_pure.ops import distribution
 from src_pure.types import Actor, Array, Key, Learner, Metrics, Params, Timestep, TrainState, Trajectory
 
 InitFn = Callable[[Key, Algorithm], TrainState]
@@ -58,7 +58,7 @@ def sown_means(sown: dict[str, Any]) -> Metrics:
 
 
 def policy_step(apply: Apply, params: Params, actor: Actor):
-    """(carry, PolicyOutput with logits [B, A] and value [B]) for the observation that the actor is looking at."""
+    """(carry, PolicyOutput without the axis of time) for the observation that the actor is looking at."""
     timestep = actor.timestep
     carry, output = apply(params, actor.carry, timestep.obs[None], timestep.reset[None])
     return carry, jax.tree.map(lambda x: x[0], output)
@@ -73,13 +73,13 @@ def rollout(
         actor, episodes = loop
         key_action, key_env = jax.random.split(key)
         carry, output = policy_step(apply, params, actor)
-        action = categorical.sample(key_action, output.logits)
+        action = distribution.sample(key_action, output.logits)
         env_state, timestep = env.step(key_env, actor.env_state, action)
         transition = Trajectory(
             obs=actor.timestep.obs,
             reset=actor.timestep.reset,
             action=action,
-            log_prob=categorical.log_prob(output.logits, action),
+            log_prob=distribution.log_prob(output.logits, action),
             value=output.value,
             reward=timestep.reward,
             terminated=timestep.terminated,

@@ -50,8 +50,15 @@ class Trajectory(NamedTuple):
     ignored: Array
 
 
+class Gaussian(NamedTuple):
+    """Parameters of a distribution over actions that are vectors, of independent entries."""
+
+    mean: Array  # [T, B, A]
+    log_std: Array  # [T, B, A]
+
+
 class PolicyOutput(NamedTuple):
-    logits: Array  # [T, B, A]
+    logits: Array | Gaussian  # [T, B, A], or where actions are vectors the parameters of their distribution
     value: Array  # [T, B]
 
 

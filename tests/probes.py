@@ -65,3 +65,23 @@ class Probe:
 
     def action_space(self, params):
         return Discrete(2)
+
+
+class Aim:
+    """Episodes of one step; reward -|action - target|^2 for an action [2], the target 0.5 or -0.5 is observed."""
+
+    default_params = ()
+
+    def reset_env(self, key, params):
+        target = jnp.where(jax.random.bernoulli(key), 0.5, -0.5)
+        return target[None], target
+
+    def step_env(self, key, target, action, params):
+        end = jnp.bool_(True)
+        return target[None], target, -jnp.sum(jnp.square(action - target)), end, ~end, {}
+
+    def observation_space(self, params):
+        return Box(-0.5, 0.5, (1,))
+
+    def action_space(self, params):
+        return Box(-3.0, 3.0, (2,))

@@ -156,7 +156,10 @@ WRONG = {
     "task=bsuite task.env_name=distributed_memory task.num_bits=4": "num_bits must be odd",
     "task=bsuite task.corridor_len=4": "unknown key task.corridor_len",
     "task=gymnax task.env_name=Cartpole-v0": "got 'Cartpole-v0'; did you mean CartPole-v1?",
-    "task=gymnax task.env_name=Pendulum-v1": "the action space of Pendulum-v1 must be Discrete, got Box",
+    "task=gymnax task.options=3": "task.options must be a valid dictionary, got 3",
+    "task=gymnax task.env_name=MemoryChain-bsuite task.options={bits:3}": "task: options of MemoryChain-bsuite must be "
+    "one of num_bits, got 'bits'; did you mean num_bits?",
+    "task=gymnax task.env_name=MemoryChain-bsuite +task.params.length=3": "must be one of memory_length, got 'length'",
     "task=gymnax task.time_limit=0": "task.time_limit must be greater than 0, got 0",
     "task=craftax task.env_name=Craftax-Classic-v1": "Craftax-Classic-Symbolic-v1, Craftax-Classic-Pixels-v1, got",
     "task=craftax task.resets=none": "task.resets must be 'on_demand', 'optimistic' or 'pool', got 'none'",

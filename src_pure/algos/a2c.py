@@ -8,7 +8,7 @@ from jax import lax
 from src_pure.algos.base import Apply
 from src_pure.algos.optimizer import adam, apply_gradient
 from src_pure.algos.returns import lambda_returns, masked_mean
-from src_pure.ops import categorical
+from src_pure.ops import distribution
 from src_pure.types import (
     Array,
     Carry,
@@ -64,10 +64,10 @@ class A2C:
             self.gamma, self.gae_lambda,
         )  # fmt: skip
         advantage = target - output.value
-        log_prob = categorical.log_prob(output.logits, batch.action)
+        log_prob = distribution.log_prob(output.logits, batch.action)
         policy_loss = -masked_mean(log_prob * lax.stop_gradient(advantage), mask)
         value_loss = masked_mean(jnp.square(advantage), mask)
-        entropy = masked_mean(categorical.entropy(output.logits), mask)
+        entropy = masked_mean(distribution.entropy(output.logits), mask)
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         return loss, {
             "loss": loss,

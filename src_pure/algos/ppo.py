@@ -9,7 +9,7 @@ from jax import lax
 from src_pure.algos.base import Apply
 from src_pure.algos.optimizer import adam, apply_gradient
 from src_pure.algos.returns import gae, masked_mean
-from src_pure.ops import categorical
+from src_pure.ops import distribution
 from src_pure.types import (
     Array,
     Carry,
@@ -95,7 +95,7 @@ class PPO:
         """(loss, metrics) of one minibatch: batch, advantage [T, B], carry the memory before its first step."""
         _, output = apply(params, carry, batch.obs, batch.reset)
         mask = ~batch.ignored
-        log_ratio = categorical.log_prob(output.logits, batch.action) - batch.log_prob
+        log_ratio = distribution.log_prob(output.logits, batch.action) - batch.log_prob
         log_ratio = jnp.where(mask, log_ratio, 0.0)  # nothing holds an ignored action's ratio near 1
         ratio = jnp.exp(log_ratio)
         target = advantage + batch.value
@@ -112,7 +112,7 @@ class PPO:
             value_error = jnp.maximum(value_error, jnp.square(clipped_value - target))
         value_loss = 0.5 * masked_mean(value_error, mask)
 
-        entropy = masked_mean(categorical.entropy(output.logits), mask)
+        entropy = masked_mean(distribution.entropy(output.logits), mask)
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         return loss, {
             "loss": loss,

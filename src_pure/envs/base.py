@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from src_pure.envs.spaces import Discrete, Space
+from src_pure.envs.spaces import Space
 from src_pure.types import Array, Key, Metrics, Timestep
 
 EnvParams = Any  # pytree of numbers; leaves may be traced, so a vmap over them runs different settings side by side
@@ -37,7 +37,8 @@ class Environment(Protocol):
 
     def observation_space(self, params: EnvParams) -> Space: ...
 
-    def action_space(self, params: EnvParams) -> Discrete: ...
+    def action_space(self, params: EnvParams) -> Space:
+        """Discrete, or a Box of one dimension; what a batch is given outside the box is clipped before `step_env`."""
 
     def render(self, state: EnvState, params: EnvParams) -> Array:
         """uint8 [height, width, 3], jittable."""
@@ -59,7 +60,7 @@ class VecEnv(Protocol):
     def observation_space(self) -> Space: ...
 
     @property
-    def action_space(self) -> Discrete: ...
+    def action_space(self) -> Space: ...
 
 
 def typed_like(state: EnvState, other: EnvState) -> EnvState:

@@ -1,6 +1,7 @@
 """Any environment of gymnax by its name (R. Lange, github.com/RobertTLange/gymnax, version 1)."""
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -12,20 +13,22 @@ from gymnax.environments import spaces
 
 from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
-from src_pure.envs.spaces import Box, Discrete
+from src_pure.envs.spaces import Box, Discrete, Space
 from src_pure.types import Array, Key, Metrics, PositiveInt
 
 GymnaxParams = Any  # the environment's own, a pytree of numbers
 GymnaxState = Any
 
+TIME_LIMIT = "max_steps_in_episode"  # what gymnax calls it in the parameters of every environment
+
 
 @dataclass(frozen=True)
 class Gymnax:
-    """A gymnax environment with discrete actions, without the reset that its own `step` evaluates every time.
+    """A gymnax environment, without the reset that its own `step` evaluates every time.
 
     - observation: the environment's own, uint8 as it is and everything else float32; an observation that is one of n
       numbers is shown as a one-hot vector.
-    - action: int32 [], 0 .. n - 1.
+    - action: int32 [], 0 .. n - 1, or float32 [A] between the environment's bounds, which are the same for all entries.
     - reward: float32 [], the environment's own.
     - end: terminated where the environment says so, truncated at time_limit steps; both together where both happen.
     - state: the environment's own; its pictures are made by gymnax.visualize, there is no `render` here.
@@ -33,6 +36,8 @@ class Gymnax:
 
     env_name: str = "CartPole-v1"
     time_limit: PositiveInt | None = None  # None: the environment's own
+    options: dict[str, Any] | None = field(default=None, hash=False)  # arguments of its constructor
+    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters
 
     def __post_init__(self):
         check_name(self.env_name, gymnax.registered_envs)
@@ -40,20 +45,47 @@ class Gymnax:
         seen, done = self._environment.observation_space(params), self._environment.action_space(params)
         if not isinstance(seen, spaces.Box | spaces.Discrete):
             raise ValueError(f"the observation space of {self.env_name} must be Box or Discrete, got {seen}")
-        if not isinstance(done, spaces.Discrete):
-            raise ValueError(f"the action space of {self.env_name} must be Discrete, got {done}")
+        if not (isinstance(done, spaces.Discrete) or is_simple(done)):
+            raise ValueError(
+                f"the action space of {self.env_name} must be Discrete, or a Box of floats with the same bounds for "
+                f"all, got {done}"
+            )
+        if self.options or self.params:
+            self._try()
 
     @cached_property
     def _environment(self) -> gymnax.environments.environment.Environment:
         try:
-            return gymnax.make(self.env_name)[0]
+            environment = gymnax.make(self.env_name)[0]
         except OSError as error:
             raise ValueError(f"{self.env_name} needs data that cannot be downloaded: {error}") from error
+        if not self.options:
+            return environment
+        arguments = inspect.signature(type(environment)).parameters.values()
+        defaults = {x.name: x.default for x in arguments if x.kind is x.POSITIONAL_OR_KEYWORD}
+        options = with_types_of(defaults, self.options, f"options of {self.env_name}")
+        try:
+            return gymnax.make(self.env_name, **options)[0]
+        except Exception as error:  # whatever the environment raises for a value that it cannot use
+            raise ValueError(f"{self.env_name} cannot be made with options={self.options}: {error!r}") from error
 
-    @property
+    @cached_property
     def default_params(self) -> GymnaxParams:
         params = self._environment.default_params
-        return params if self.time_limit is None else params.replace(max_steps_in_episode=self.time_limit)
+        defaults = {x.name: getattr(params, x.name) for x in fields(params) if x.name != TIME_LIMIT}
+        changed = with_types_of(defaults, self.params or {}, f"params of {self.env_name} besides time_limit")
+        return params.replace(**changed, **({} if self.time_limit is None else {TIME_LIMIT: self.time_limit}))
+
+    def _try(self) -> None:
+        """Raises ValueError where the environment does not run with its options and params; nothing is computed."""
+        try:
+            params, key = self.default_params, jax.random.key(0)
+            _, state = jax.eval_shape(self.reset_env, key, params)
+            action = jax.ShapeDtypeStruct(self.action_space(params).shape, self.action_space(params).dtype)
+            jax.eval_shape(self.step_env, key, state, action, params)
+        except Exception as error:
+            given = f"options={self.options} params={self.params}"
+            raise ValueError(f"{self.env_name} does not run with {given}: {error!r}") from error
 
     def reset_env(self, key: Key, params: GymnaxParams) -> tuple[Array, GymnaxState]:
         """(obs, state) of a new episode."""
@@ -77,13 +109,49 @@ class Gymnax:
         return jnp.asarray(obs, box_dtype(space))
 
     def observation_space(self, params: GymnaxParams) -> Box:
-        space = self._environment.observation_space(params)
-        if isinstance(space, spaces.Discrete):
-            return Box(low=0.0, high=1.0, shape=(space.n,))
-        return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+        with jax.ensure_compile_time_eval():  # bounds are numbers, also where a program is traced
+            space = as_space(self._environment.observation_space(params))
+            return space.flat if isinstance(space, Discrete) else space
 
-    def action_space(self, params: GymnaxParams) -> Discrete:
-        return Discrete(self._environment.action_space(params).n)
+    def action_space(self, params: GymnaxParams) -> Space:
+        with jax.ensure_compile_time_eval():
+            return as_space(self._environment.action_space(params))
+
+
+def with_types_of(defaults: dict[str, Any], given: dict[str, Any], what: str) -> dict[str, Any]:
+    """The given values, numbers as the types of their defaults; else ValueError naming `what` they are."""
+    for name in given:
+        check_name(name, defaults, what)
+    return {name: with_type_of(defaults[name], value, name) for name, value in given.items()}
+
+
+def with_type_of(default: Any, value: Any, name: str) -> Any:
+    """value as the type of a default that is a number or an array of numbers, else as it is."""
+    if not isinstance(default, bool | int | float | jax.Array):
+        return value
+    wanted, given = np.asarray(default), np.asarray(value)
+    number = given.dtype.kind in "if" if wanted.dtype.kind != "b" else given.dtype.kind == "b"
+    if not number or given.shape != wanted.shape or (wanted.dtype.kind == "i" and np.any(given % 1)):
+        raise ValueError(f"{name} must be of the kind of {wanted.tolist()}, got {value!r}")
+    cast = given.astype(wanted.dtype)
+    return jnp.asarray(cast) if isinstance(default, jax.Array) else cast.item()
+
+
+def as_space(space: spaces.Box | spaces.Discrete) -> Space:
+    """The same space as one of this project; a Box has the lowest and the highest of its bounds for all entries."""
+    if isinstance(space, spaces.Discrete):
+        return Discrete(space.n)
+    return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+
+
+def is_simple(space: spaces.Space) -> bool:
+    """Whether it is a Box of floats that all have the same bounds."""
+    return (
+        isinstance(space, spaces.Box)
+        and jnp.issubdtype(space.dtype, jnp.floating)
+        and np.min(space.low) == np.max(space.low)
+        and np.min(space.high) == np.max(space.high)
+    )
 
 
 def box_dtype(space: spaces.Box) -> jnp.dtype:

@@ -1,8 +1,14 @@
 """Spaces: what an observation or an action looks like. Static, so that networks can be built from them."""
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+
+from src_pure.ops.pixels import as_float
+from src_pure.types import Array
 
 
 class Discrete(NamedTuple):
@@ -18,6 +24,19 @@ class Discrete(NamedTuple):
     def dtype(self) -> jnp.dtype:
         return jnp.dtype(jnp.int32)
 
+    @property
+    def flat(self) -> "Box":
+        """The space of what `flatten` returns, [D]."""
+        return Box(0.0, 1.0, (self.n,))
+
+    def flatten(self, x: Array) -> Array:
+        """x as a one-hot vector, float32 [n]."""
+        return jax.nn.one_hot(x, self.n)
+
+    def clip(self, x: Array) -> Array:
+        """x as it is."""
+        return x
+
 
 class Box(NamedTuple):
     """Arrays of one shape and dtype, each entry between low and high."""
@@ -26,6 +45,20 @@ class Box(NamedTuple):
     high: float
     shape: tuple[int, ...]
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @property
+    def flat(self) -> "Box":
+        """The space of what `flatten` returns, [D]."""
+        low, high = as_float(np.array([self.low, self.high], self.dtype))
+        return Box(float(low), float(high), (math.prod(self.shape),))
+
+    def flatten(self, x: Array) -> Array:
+        """The entries of x as a vector, float32 [D], as they are seen: pixels, which are uint8, between 0 and 1."""
+        return as_float(x).reshape(-1)
+
+    def clip(self, x: Array) -> Array:
+        """x with every entry between low and high."""
+        return jnp.clip(x, self.low, self.high)
 
 
 Space = Discrete | Box

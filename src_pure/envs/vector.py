@@ -8,7 +8,7 @@ from flax import struct
 from jax import lax
 
 from src_pure.envs.base import Environment, EnvParams, EnvState
-from src_pure.envs.spaces import Discrete, Space
+from src_pure.envs.spaces import Space
 from src_pure.types import Array, Key, Timestep
 
 Truncation = Literal["terminate", "bootstrap"]
@@ -64,7 +64,7 @@ class VectorEnv:
         return self.env.observation_space(self.params)
 
     @property
-    def action_space(self) -> Discrete:
+    def action_space(self) -> Space:
         return self.env.action_space(self.params)
 
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
@@ -85,11 +85,14 @@ class VectorEnv:
         return state._replace(pool=Pool(self._new_episodes(key, self.num_envs), jnp.int32(0)))
 
     def step(self, key: Key, state: VectorState, action: Array) -> tuple[VectorState, Timestep]:
-        """(state, timestep) after action [B]; episodes that ended are started anew."""
+        """(state, timestep) after action [B] or [B, A]; episodes that ended are started anew.
+
+        Vectors are clipped to the action space here: the policy's sample, which has a density, stays what it was.
+        """
         key_step, key_reset = jax.random.split(key)
         keys = jax.random.split(key_step, self.num_envs)
         obs, env_state, reward, terminated, truncated, info = jax.vmap(self.env.step_env, in_axes=(0, 0, 0, None))(
-            keys, state.env, action, self.params
+            keys, state.env, self.action_space.clip(action), self.params
         )
         ignored = state.waiting
         reward = jnp.where(ignored, 0.0, reward)

@@ -5,12 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from src_pure.models.layers import dense
+from src_pure.ops.pixels import as_float
 from src_pure.types import Array, PositiveInt
-
-
-def as_float(obs: Array) -> Array:
-    """float32; pixels, which are uint8, between 0 and 1."""
-    return obs.astype(jnp.float32) / 255.0 if obs.dtype == jnp.uint8 else obs.astype(jnp.float32)
 
 
 def flatten(obs: Array) -> Array:

@@ -4,21 +4,28 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from src_pure.models.layers import dense
-from src_pure.types import Array, Carry, PolicyOutput, PositiveInt
+from src_pure.types import Array, Carry, Gaussian, PolicyOutput, PositiveInt
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
 class ActorCritic(nn.Module):
-    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer or none."""
+    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer or none.
+
+    Actions are one of num_actions, or if `continuous` vectors of num_actions numbers. These are Gaussian around a mean
+    from the network, with a learned standard deviation that does not depend on the state and starts at 1, as is usual
+    for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al., arXiv:2006.05990).
+    """
 
     encoder: nn.Module
     memory: nn.Module
     num_actions: int
     head_size: PositiveInt | None = 128
     head_activation: Literal["tanh", "relu"] = "tanh"
+    continuous: bool = False
 
     def initialize_carry(self, batch_size: int) -> Carry:
         return self.memory.initialize_carry(batch_size)
@@ -32,6 +39,9 @@ class ActorCritic(nn.Module):
             actor = activation(dense(self.head_size, name="actor_hidden")(x))
             critic = activation(dense(self.head_size, name="critic_hidden")(x))
         logits = dense(self.num_actions, scale=0.01, name="actor")(actor)
+        if self.continuous:
+            log_std = self.param("log_std", nn.initializers.zeros, (self.num_actions,))
+            logits = Gaussian(logits, jnp.broadcast_to(log_std, logits.shape))
         value = dense(1, scale=1.0, name="critic")(critic)[..., 0]
         return carry, PolicyOutput(logits, value)
 

@@ -14,7 +14,7 @@ from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU, MLP
 from src_pure.train import make_train
-from tests.probes import Probe, probe_params
+from tests.probes import Aim, Probe, probe_params
 
 GAMMA = 0.5
 ALGOS = {
@@ -114,3 +114,23 @@ def test_a_time_limit_is_an_end_where_it_terminates(name):
     """Reward 1 for ever, taken for an end after one step, is worth 1."""
     params = learned(name, truncation="terminate", probes=("endless",))["endless"]
     np.testing.assert_allclose(outputs(params, [[0, 0]]).value, [1.0], rtol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGOS)
+def test_a_vector_must_match_the_observation(name):
+    """The mean moves to the target, the deviation shrinks, and the value is what the deviation still costs."""
+    policy = ActorCritic(Flatten(), MLP(32), 2, head_size=32, continuous=True)
+    init, update = make_train(VectorEnv(Aim(), (), 16), policy)
+    algo = ALGOS[name]
+
+    @jax.jit
+    def learn(key):
+        return jax.lax.fori_loop(0, NUM_UPDATES[name], lambda _, state: update(state, algo)[0], init(key, algo))
+
+    obs = jnp.array([[[0.5], [-0.5]]])
+    params = learn(jax.random.key(0)).learner.params
+    gaussian, value = policy.apply(params, policy.initialize_carry(2), obs, jnp.ones((1, 2), bool))[1]
+    np.testing.assert_allclose(gaussian.mean, jnp.repeat(obs, 2, axis=-1), atol=0.1)
+    assert gaussian.log_std.max() < -0.2
+    np.testing.assert_allclose(value, -jnp.exp(2 * gaussian.log_std).sum(-1), atol=0.3)

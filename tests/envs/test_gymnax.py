@@ -1,4 +1,6 @@
-"""The gymnax adapter: step by step what gymnax itself says, on every environment with discrete actions."""
+"""The gymnax adapter: step by step what gymnax itself says, on every environment."""
+
+import re
 
 import gymnax
 import jax
@@ -11,10 +13,9 @@ from src_pure.envs.gymnax import Gymnax
 from src_pure.envs.spaces import Discrete
 from src_pure.envs.vector import VectorEnv
 
-CONTINUOUS = ["Pendulum-v1", "MountainCarContinuous-v0", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 DOWNLOADED = ["MNISTBandit-bsuite"]
-DISCRETE = [name for name in gymnax.registered_envs if name not in CONTINUOUS + DOWNLOADED]
-QUICK = ["CartPole-v1", "Catch-bsuite", "FourRooms-misc"]  # the others with the slow tests
+NAMES = [name for name in gymnax.registered_envs if name not in DOWNLOADED]
+QUICK = ["CartPole-v1", "Catch-bsuite", "FourRooms-misc", "Pendulum-v1"]  # the others with the slow tests
 NUM_STEPS = 60
 
 
@@ -23,7 +24,7 @@ def as_shown(obs, space):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DISCRETE]
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 )
 def test_steps_as_gymnax_does(name):
     """gymnax's own `step` resets itself and shows the last observation in its info; same keys, same numbers.
@@ -33,8 +34,12 @@ def test_steps_as_gymnax_does(name):
     original, params = gymnax.make(name)
     env = Gymnax(name)
     assert jax.tree.all(jax.tree.map(np.array_equal, env.default_params, params))
-    num_actions = original.action_space(params).n
-    assert env.action_space(params) == Discrete(num_actions)
+    actions, our_actions = original.action_space(params), env.action_space(params)
+    if isinstance(actions, spaces.Discrete):
+        assert our_actions == Discrete(actions.n)
+    else:
+        assert our_actions.shape == actions.shape and our_actions.dtype == jnp.float32
+        np.testing.assert_array_equal([our_actions.low, our_actions.high], np.unique([actions.low, actions.high]))
 
     @jax.jit
     def play(key):
@@ -44,7 +49,7 @@ def test_steps_as_gymnax_does(name):
         start = {"original": state, "ours": our_state, "live": ~no}
 
         def step(loop, key):
-            action = jax.random.randint(jax.random.fold_in(key, 1), (), 0, num_actions)
+            action = actions.sample(jax.random.fold_in(key, 1))
             _, state, reward, terminated, truncated, info = original.step(key, loop["original"], action, params)
             state = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), state, loop["original"])
             theirs = (info["final_observation"], reward, terminated, truncated)
@@ -85,6 +90,64 @@ def test_time_limits_are_truncations_with_their_final_observation():
     assert (np.abs(rest.obs[2] - rest.obs[1]) < 0.01).all()
 
 
+def test_options_and_params():
+    """The constructor's arguments and the numbers in the parameters; an episode is as long as they say."""
+    env = Gymnax("MemoryChain-bsuite", options={"num_bits": 3}, params={"memory_length": 4})
+    original, params = gymnax.make("MemoryChain-bsuite", num_bits=3)
+    params = params.replace(memory_length=4)
+    assert env.default_params == params and type(env.default_params.memory_length) is int
+    assert env.observation_space(params).shape == original.observation_space(params).shape == (5,)
+    hash(env)
+
+    def last_step(step_env, state):
+        def step(state, key):
+            _, state, _, terminated, *_ = step_env(key, state, jnp.int32(0), params)
+            return state, terminated
+
+        return jnp.argmax(jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 8))[1])
+
+    _, state = env.reset_env(jax.random.key(0), params)
+    assert last_step(env.step_env, state) == last_step(original.step_env, state) == 4
+
+
+def test_params_have_the_types_of_their_defaults():
+    params = Gymnax("Pendulum-v1", time_limit=7, params={"g": 9}).default_params
+    assert params.g == 9.0 and type(params.g) is float and params.max_steps_in_episode == 7
+    torques = Gymnax("Acrobot-v1", params={"available_torque": [-2, 0, 2]}).default_params.available_torque
+    assert torques.tolist() == [-2, 0, 2] and torques.dtype == jnp.float32
+
+
+WRONG = {
+    "names": ({"options": {"bits": 3}}, "options of MemoryChain-bsuite must be one of num_bits, got 'bits'"),
+    "parameters": ({"params": {"length": 3}}, "params of MemoryChain-bsuite besides time_limit must be one of memory_"),
+    "time limit": (
+        {"params": {"max_steps_in_episode": 3}},
+        "besides time_limit must be one of memory_length, got 'max",
+    ),
+    "fraction": ({"options": {"num_bits": 2.5}}, "num_bits must be of the kind of 1, got 2.5"),
+    "bool": ({"params": {"memory_length": True}}, "memory_length must be of the kind of 5, got True"),
+    "list": ({"params": {"memory_length": [1, 2]}}, "memory_length must be of the kind of 5, got [1, 2]"),
+    "text": ({"options": {"num_bits": "a"}}, "num_bits must be of the kind of 1, got 'a'"),
+    "nan": ({"params": {"memory_length": float("nan")}}, "memory_length must be of the kind of 5, got nan"),
+    "negative": (
+        {"options": {"num_bits": -1}},
+        "MemoryChain-bsuite does not run with options={'num_bits': -1} params=N",
+    ),
+    "none": ({"env_name": "Pendulum-v1", "options": {"g": 9}}, "options of Pendulum-v1: there are none, got 'g'"),
+    "refused": (
+        {"env_name": "FrozenLake-misc", "options": {"map_name": "9x9"}},
+        "FrozenLake-misc cannot be made with options={'map_name': '9x9'}: ValueError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options_are_refused(case):
+    given, message = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Gymnax(**{"env_name": "MemoryChain-bsuite"} | given)
+
+
 def test_no_world_is_made_inside_a_step(monkeypatch):
     env = Gymnax("CartPole-v1")
     _, state = env.reset_env(jax.random.key(0), env.default_params)
@@ -92,10 +155,29 @@ def test_no_world_is_made_inside_a_step(monkeypatch):
     env.step_env(jax.random.key(1), state, jnp.int32(0), env.default_params)
 
 
-@pytest.mark.parametrize("name", CONTINUOUS)
-def test_continuous_actions_are_refused(name):
-    with pytest.raises(ValueError, match=rf"the action space of {name} must be Discrete, got Box\(low="):
-        Gymnax(name)
+def test_vectors_are_clipped_to_the_action_space():
+    """MountainCarContinuous pays 0.1 for the square of an action, and clips none of it itself."""
+    env = Gymnax("MountainCarContinuous-v0")
+    batch = VectorEnv(env, env.default_params, 3)
+    state, _ = batch.reset(jax.random.key(0))
+    _, timestep = batch.step(jax.random.key(1), state, jnp.array([[0.5], [-7.0], [3.0]]))
+    np.testing.assert_allclose(timestep.reward, [-0.025, -0.1, -0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict({"left": spaces.Discrete(3)}),
+        spaces.Box(jnp.array([-1.0, -2.0]), jnp.array([1.0, 2.0]), (2,)),
+        spaces.Box(0, 3, (2,), jnp.int32),
+    ],
+)
+def test_other_actions_are_refused(space, monkeypatch):
+    pendulum = type(gymnax.make("Pendulum-v1")[0])
+    monkeypatch.setattr(pendulum, "action_space", lambda *_: space)
+    message = "the action space of Pendulum-v1 must be Discrete, or a Box of floats with the same bounds for all, got "
+    with pytest.raises(ValueError, match=re.escape(message + str(space))):
+        Gymnax("Pendulum-v1")
 
 
 def test_observations_that_are_no_array_are_refused(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from src_pure.build import build, compose
+from src_pure.envs.gymnax import Gymnax
 from src_pure.envs.history import WithHistory
 from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze
@@ -40,6 +41,21 @@ def test_appends_what_led_to_the_observation_and_nothing_after_a_reset(last_acti
     space = env.observation_space(env.default_params)
     assert shown.obs.shape[2:] == space.shape and shown.obs.dtype == space.dtype
     assert space.low <= shown.obs.min() and shown.obs.max() <= space.high
+
+
+def test_vectors_are_appended_as_they_acted():
+    """Clipped to the action space, which the environment's own observation shows again."""
+    env = WithHistory(Gymnax("PointRobot-misc", time_limit=3), last_action=True, last_reward=False)
+    space = env.observation_space(env.default_params)
+    assert space.shape == (6 + 2,) and env.action_space(env.default_params).shape == (2,)
+    actions = 0.1 * jax.random.normal(jax.random.key(2), (5, 4, 2))
+    shown = timesteps(env, actions)
+    assert shown.obs.dtype == space.dtype
+    appended = np.where(shown.reset[1:, :, None], 0, np.clip(actions, -0.1, 0.1))
+    assert (np.abs(appended) == np.float32(0.1)).any() and shown.reset[1:].any()
+    np.testing.assert_array_equal(shown.obs[1:, :, 6:], appended)
+    np.testing.assert_array_equal(shown.obs[1:, :, 3:5], appended)  # what the environment itself calls the last action
+    np.testing.assert_array_equal(shown.obs[0, :, 6:], 0)
 
 
 @pytest.mark.slow
