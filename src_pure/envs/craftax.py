@@ -75,6 +75,10 @@ class Craftax:
         values = [1.0] * len(names) if classic else constants.ACHIEVEMENT_REWARD_MAP.tolist()
         return dict(zip(names, values, strict=True))
 
+    @cached_property
+    def action_names(self) -> tuple[str, ...]:
+        return tuple(action.name.lower() for action in self._module("constants").Action)
+
     def _module(self, name: str) -> ModuleType:
         return importlib.import_module(f"{PACKAGES[self.env_name]}.{name}")
 

@@ -107,6 +107,10 @@ class MemoryChain:
     def action_space(self, params: MemoryChainParams) -> Discrete:
         return Discrete(2)
 
+    def caption(self, state: MemoryChainState) -> str:
+        """What is to be remembered, for a person who watches."""
+        return f"bits: {''.join(str(int(bit)) for bit in state.context)}, number {int(state.query)} is asked for"
+
     def render(self, state: MemoryChainState, params: MemoryChainParams) -> Array:
         """uint8 [48, 16 * num_bits, 3]: green ones, red zeros, dim where not shown; the query; a bar of the time."""
         asked = jnp.arange(self.num_bits) == state.query
@@ -186,6 +190,10 @@ class DistributedMemory:
 
     def action_space(self, params: DistributedMemoryParams) -> Discrete:
         return Discrete(2)
+
+    def caption(self, state: DistributedMemoryState) -> str:
+        """What is to be remembered, for a person who watches."""
+        return f"bits: {''.join(str(int(bit)) for bit in state.context)}"
 
     def render(self, state: DistributedMemoryState, params: DistributedMemoryParams) -> Array:
         """uint8 [48, 16 * num_bits, 3]: green ones, red zeros, dim where not shown; a bar of the time."""

@@ -109,6 +109,13 @@ class MysteryPath:
             raise ValueError(f"agent_speed must not be negative, got {self.agent_speed}")
 
     @property
+    def action_names(self) -> tuple[str, ...]:
+        if self.variant == "grid":
+            return ("nothing", "turn left", "turn right", "forward")
+        vertical = ("", " up", " down")
+        return tuple((across + v).strip() or "nothing" for across in ("", "left", "right") for v in vertical)
+
+    @property
     def default_params(self) -> MysteryPathParams:
         limit, progress = self.time_limit, self.reward_path_progress
         return MysteryPathParams(
@@ -211,6 +218,10 @@ class MysteryPath:
 
     def action_space(self, params: MysteryPathParams) -> Discrete:
         return Discrete(4 if self.variant == "grid" else 9)
+
+    def caption(self, state: State) -> str:
+        """What the past has left, for a person who watches."""
+        return f"falls: {int(state.num_fails)}"
 
     def render(self, state: State, params: MysteryPathParams) -> Array:
         """uint8 [336, 336, 3], an upright image that shows everything: path, visited cells, origin, goal, agent."""

@@ -56,6 +56,8 @@ class TMaze:
     num_distractors: NonNegativeInt = 6
     time_limit: PositiveInt | None = None  # None: 5000 for v1, 1000 for v2
 
+    action_names = ("up", "down", "left", "right")
+
     def __post_init__(self):
         if self.variant not in DEFAULT_TIME_LIMIT:
             raise ValueError(f"variant must be v1 or v2, got {self.variant!r}")
@@ -125,6 +127,10 @@ class TMaze:
 
     def action_space(self, params: TMazeParams) -> Discrete:
         return Discrete(4)
+
+    def caption(self, state: TMazeState) -> str:
+        """What is to be remembered, for a person who watches."""
+        return f"cue: {self.action_names[int(state.cue)]}"
 
     def render(self, state: TMazeState, params: TMazeParams) -> Array:
         """uint8 [64, 128, 3]: grey corridor and arms, the arm of the right turn green, cue blue, agent yellow."""

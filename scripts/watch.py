@@ -1,0 +1,71 @@
+"""An agent of a run folder at play, as a GIF: python scripts/watch.py RUN [--policy POLICY] [--episodes N] [--out FILE]
+
+Each frame says step, reward, return, action and value, and what the environment knows that the agent has to remember.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from src_pure.runs.policies import initial_params, newest_checkpoint, params_of_run
+
+from src_pure.build import ConfigError, Experiment, build
+from src_pure.runs.checkpoint import Checkpoint, CheckpointError
+from src_pure.runs.watching import play, write_gif
+from src_pure.types import Params
+
+POLICIES = ("trained", "fresh", "random")
+
+
+def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description="Writes a GIF of an agent at play.")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--policy", choices=POLICIES, default="trained", help="trained, as it began (fresh), or random")
+    parser.add_argument("--run", type=int, default=0, help="which of the runs of the folder (0)")
+    parser.add_argument("--episodes", type=int, default=3, help="one after the other (3)")
+    parser.add_argument("--greedy", action="store_true", help="the most likely action instead of a sampled one")
+    parser.add_argument("--seed", type=int, default=0, help="of episodes and actions (0)")
+    parser.add_argument("--max-steps", type=int, default=500, help="an episode that is longer is cut off (500)")
+    parser.add_argument("--out", type=Path, help="GIF to write (default: <RUN>/plots/<policy>.gif)")
+    options = parser.parse_args(command_line)
+    for name in ("episodes", "max_steps"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    if options.seed < 0:
+        parser.error(f"--seed must not be negative, got {options.seed}")
+    if options.out is not None and options.out.suffix.lower() != ".gif":
+        parser.error(f"--out must end in .gif, got {options.out}")
+    return options
+
+
+def params_for(policy: str, experiment: Experiment, checkpoint: Checkpoint, run: int) -> Params | None:
+    if policy == "random":
+        return None
+    return initial_params(experiment, run) if policy == "fresh" else params_of_run(checkpoint, run)
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when the GIF is written, 2 for a wrong command line."""
+    options = arguments(command_line)
+    try:
+        checkpoint, damaged = newest_checkpoint(options.run_dir)
+        for line in damaged:
+            print(line, file=sys.stderr)
+        experiment = build(checkpoint.config)
+        params = params_for(options.policy, experiment, checkpoint, options.run)
+        keys = jax.random.split(jax.random.key(options.seed), options.episodes)
+        episodes = [list(play(experiment, params, key, options.greedy, options.max_steps)) for key in keys]
+        out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
+        write_gif(episodes, out)
+    except (ConfigError, CheckpointError, OSError) as error:
+        print(f"watch.py: {error}", file=sys.stderr)
+        return 2
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""An agent at play: one frame per state, what was done told below it, for every task that can be drawn."""
+
+import jax
+import pytest
+from PIL import Image
+
+from src_pure.build import ConfigError, build, compose
+from src_pure.runs import watching
+from src_pure.runs.watching import play, write_gif
+
+TASKS = {
+    "tmaze": ["task.corridor_len=4", "task.time_limit=5"],
+    "mysterypath": ["task.time_limit=5", "task.observation=symbolic"],
+    "bsuite": ["task.memory_length=4"],
+    "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1", "task.time_limit=5"],
+}
+
+
+def experiment(task, *options):
+    return build(compose([f"task={task}", *TASKS[task], "model=gru", "model.size=8", "policy.head_size=8", *options]))
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Lines below each frame, in order."""
+    lines, frame = [], watching.frame
+    monkeypatch.setattr(watching, "frame", lambda picture, text: lines.append(text) or frame(picture, text))
+    return lines
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("craftax", "mysterypath"))) for name in TASKS]
+)
+def test_every_state_is_a_frame(task, said, tmp_path):
+    frames = list(play(experiment(task, "observation.last_action=true"), None, jax.random.key(0), False, 100))
+    assert [line[0].split("   ")[0] for line in said] == [f"step {step}" for step in range(len(frames))]
+    assert said[-1][1] == "end of the episode"
+    assert len(frames) <= 6
+    write_gif([frames, frames], tmp_path / "plots" / "play.gif")
+    with Image.open(tmp_path / "plots" / "play.gif") as gif:
+        assert gif.n_frames == 2 * len(frames)
+        assert gif.width >= watching.WIDTH
+
+
+def test_it_tells_what_the_agent_does_and_has_to_remember(said):
+    """In a corridor of one cell the first action ends the episode: what is said adds up."""
+    built = experiment("tmaze", "task.corridor_len=1")
+    obs = jax.numpy.zeros((1, 1, 16))
+    params = built.policy.init(jax.random.key(0), built.policy.initialize_carry(1), obs, obs[..., 0] == 0)
+    list(play(built, params, jax.random.key(3), True, 3))
+    first, last = said[0], said[-1]
+    action, value = first[1].removeprefix("action ").split("   value ")
+    assert action in ("up", "down", "left", "right") and float(value) == pytest.approx(float(value))
+    cue = first[2].removeprefix("cue: ")
+    if action in ("up", "down"):
+        assert (
+            last[0] == f"step 1   reward {4 if action == cue else -1:+.2f}   return {4 if action == cue else -1:+.2f}"
+        )
+    else:
+        assert last[1] == "cut off after 3 steps"
+
+
+def test_what_has_no_pictures_is_refused():
+    built = build(compose(["task=gymnax", "model=mlp"]))
+    with pytest.raises(ConfigError, match="Gymnax has no render"):
+        next(play(built, None, jax.random.key(0), False, 3))
