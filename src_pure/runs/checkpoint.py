@@ -102,16 +102,23 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     for partial in folder.glob(".*.partial"):
         shutil.rmtree(partial)
-    problems = []
+    found, damaged = latest(folder)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    return found, list(damaged.values())
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched."""
+    damaged = {}
     for path in reversed(_complete(folder)):
         try:
-            return read(path), problems
+            return read(path), damaged
         except DamagedError as error:
-            problems.append(str(error))
-            aside = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-    return None, problems
+            damaged[path] = str(error)
+    return None, damaged
 
 
 def read(path: Path) -> Checkpoint:

@@ -16,9 +16,7 @@ from src_pure.runs import rundir, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
-from tests.test_command_line import TINY
-
-OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
+from tests.runs.conftest import OPTIONS
 
 
 class After:
@@ -67,13 +65,6 @@ def assert_same_run(left, right):
     (update, state), (other_update, other_state) = arrays(left), arrays(right)
     assert update == other_update
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
-    return folder
 
 
 @pytest.mark.parametrize("died", [4, *(pytest.param(update, marks=pytest.mark.slow) for update in (1, 7, 10))])
