@@ -18,7 +18,7 @@ from src_pure.build import ConfigError, Experiment, build
 from src_pure.ops import categorical
 from src_pure.runs.checkpoint import Checkpoint, filled, latest
 from src_pure.runs.rundir import ParquetTable, RunDir, over_episodes
-from src_pure.runs.sealed import CheckpointError, sealing, unsealed
+from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
 from src_pure.types import Array, Carry, Key, Params
 
 FORMAT = 1  # of the folder described above
@@ -116,6 +116,20 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
         return step(params, key, carry, obs, reset)
 
     return policy.initialize_carry, act
+
+
+def warm_start(folder: Path, like: Params) -> Params:
+    """The parameters of an exported policy for runs that start from them; like [R, ...]: those that they replace.
+
+    Raises ConfigError naming the first one that another policy has.
+    """
+    try:
+        _, arrays = read_params(folder)
+        return filled(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
+    except (CheckpointError, OSError) as error:
+        raise ConfigError(f"warm_start: {one_line(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"warm_start={folder} is not this configuration's policy: {error}") from error
 
 
 def params_of(experiment: Experiment) -> Params:
