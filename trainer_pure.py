@@ -17,13 +17,14 @@ from typing import Any
 import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
-from src_pure.runs.checkpoint import Checkpoint, CheckpointError, one_line
+from src_pure.runs.checkpoint import Checkpoint
 from src_pure.runs.lock import LockedError
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import NumericalError, train
 from src_pure.runs.preemption import PREEMPTED, Preempted, noticed
 from src_pure.runs.resume import finished, opened, rewind
 from src_pure.runs.rundir import RunDir
+from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.usage import usage
 
 WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, LOCKED, INTERRUPTED = 2, 3, 4, 5, 130

@@ -94,6 +94,7 @@ class Settings(Section):
     tensorboard: bool
     run_dir: Annotated[str, MinLen(1)] | None
     # defaults of configs/config.yaml, for config.yaml files written before there were these keys
+    warm_start: Annotated[str, MinLen(1)] | None = None
     resume: Literal["auto", "must", "never"] = "auto"
     checkpoint: Checkpointing = Checkpointing()
     grace_seconds: PositiveFloat = 30.0

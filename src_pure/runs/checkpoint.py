@@ -4,12 +4,11 @@
                            checkpoint.json  format, update, score, seconds, the resolved configuration
                            sha256.json      the digest of every other file
 
-A folder is made as .<update>.partial, flushed to disk and renamed: a name without dots is a complete checkpoint. Orbax
-does not notice every damaged byte on reading, so the digests are compared first.
+A name without dots is a complete checkpoint. Orbax does not notice every damaged byte on reading, so the digests are
+compared first.
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -21,19 +20,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from src_pure.runs.sealed import CheckpointError, DamagedError, one_line, sealing, unsealed
 from src_pure.types import Array, TrainState
 
 FORMAT = 1  # of the folder described above
 MARGIN = 2**18  # bytes of what describes the arrays
-DESCRIPTION, DIGESTS, STATE = "checkpoint.json", "sha256.json", "state"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or used, in one line."""
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint that is not what was written."""
+KIND, STATE = "checkpoint", "state"
 
 
 class Checkpoint(NamedTuple):
@@ -46,17 +38,19 @@ class Checkpoint(NamedTuple):
     wall_seconds: float  # of all there was, in every process
     config: dict[str, Any]
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The saved state; `like` says its structure and where its arrays belong."""
-        wanted = {name: array for name, array in named_arrays(like).items() if array.size}
-        shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items()}
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array that was saved, by its name."""
         try:
-            arrays = _orbax().restore(self.path.resolve() / STATE, args=ocp.args.StandardRestore(shapes))
-        except Exception as error:  # orbax raises many kinds; the files are whole, so they hold another state
-            raise CheckpointError(f"{self.path} does not hold this training's state: {one_line(error)}") from error
-        leaves, structure = jax.tree.flatten(like)
-        filled = zip(leaves, named_arrays(like), strict=True)
-        return jax.tree.unflatten(structure, [_like(leaf, arrays.get(name, leaf)) for leaf, name in filled])
+            return _orbax().restore(self.path.resolve() / STATE)
+        except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
+            raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""
+        try:
+            return filled(like, self.arrays())
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} does not hold this training's state: {error}") from error
 
 
 class Checkpoints:
@@ -85,21 +79,10 @@ class Checkpoints:
 
     def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
         path = self.folder / str(description["update"])
-        partial = self.folder / f".{path.name}.partial"
-        try:
-            partial.mkdir()  # not its parents: a folder that vanished is not made again
-            _check_space(partial, sum(x.nbytes for x in arrays.values()))
-            _orbax().save(partial.resolve() / STATE, args=ocp.args.StandardSave(arrays))
-            (partial / DESCRIPTION).write_text(json.dumps(description, indent=2, allow_nan=False) + "\n")
-            (partial / DIGESTS).write_text(json.dumps(digests(partial), indent=2) + "\n")
-            for item in [*partial.rglob("*"), partial]:
-                _flush(item)
-            partial.rename(path)
-            _flush(self.folder)
-            self._prune()
-        except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
-            shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f"cannot write {path}: {one_line(error)}") from error
+        with sealing(path, KIND, description) as folder:
+            _check_space(folder, sum(x.nbytes for x in arrays.values()))
+            _orbax().save(folder.resolve() / STATE, args=ocp.args.StandardSave(arrays))
+        self._prune()
 
     def _prune(self) -> None:
         """Removes what is neither one of the last nor the best; renamed first, so that no half of one is left."""
@@ -119,49 +102,30 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     for partial in folder.glob(".*.partial"):
         shutil.rmtree(partial)
-    problems = []
+    found, damaged = latest(folder)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    return found, list(damaged.values())
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched."""
+    damaged = {}
     for path in reversed(_complete(folder)):
         try:
-            return read(path), problems
+            return read(path), damaged
         except DamagedError as error:
-            problems.append(str(error))
-            aside = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-    return None, problems
+            damaged[path] = str(error)
+    return None, damaged
 
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder; raises DamagedError for one that is not as it was written."""
-    try:
-        description = json.loads((path / DESCRIPTION).read_bytes())
-        form = description["format"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DamagedError(f"checkpoint {path} is damaged: {DESCRIPTION} cannot be read") from error
-    if form != FORMAT:
-        raise CheckpointError(
-            f"checkpoint {path} has format {form!r}, this version reads {FORMAT}; use the version that wrote it"
-        )
-    try:
-        written = json.loads((path / DIGESTS).read_bytes())
-        found = digests(path)
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"checkpoint {path} is damaged: {DIGESTS} or a file cannot be read") from error
-    if written != found:
-        raise DamagedError(f"checkpoint {path} is damaged: its files are not those that were written")
+    description = unsealed(path, KIND, FORMAT)
     values = {name: description[name] for name in ("update", "score", "seconds", "wall_seconds", "config")}
     return Checkpoint(path, **values)
-
-
-def digests(path: Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint but the list of digests, by name."""
-    found = {}
-    for item in sorted(path.rglob("*")):
-        name = item.relative_to(path).as_posix()
-        if item.is_file() and name != DIGESTS:
-            with item.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
 
 
 def named_arrays(state: Any) -> dict[str, Array]:
@@ -170,10 +134,23 @@ def named_arrays(state: Any) -> dict[str, Array]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): _numbers(leaf) for path, leaf in leaves}
 
 
-def one_line(error: object, limit: int = 300) -> str:
-    """The message in one line, its middle left out where it is too long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+def filled(like: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A pytree with the structure of `like` and saved arrays for its leaves, where those of `like` are.
+
+    Leaves of `like` that hold nothing stay. Raises ValueError naming the first array that is not as in `like`.
+    """
+    wanted = named_arrays(like)
+    described = {name: _describe(x) for name, x in wanted.items() if x.size}
+    found = {name: _describe(x) for name, x in arrays.items()}
+    for name in sorted(described | found):
+        if described.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name, 'missing')}, wanted {described.get(name, 'no such array')}")
+    leaves, structure = jax.tree.flatten(like)
+    placed = [
+        _placed(leaf, arrays[name], x) if x.size else leaf
+        for leaf, (name, x) in zip(leaves, wanted.items(), strict=True)
+    ]
+    return jax.tree.unflatten(structure, placed)
 
 
 def _is_key(leaf: Array) -> bool:
@@ -184,11 +161,14 @@ def _numbers(leaf: Array) -> Array:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _like(leaf: Array, numbers: Array) -> Array:
-    """numbers as the kind of array that `leaf` is; `leaf` itself was not saved if it holds nothing."""
-    if _is_key(leaf) and not _is_key(numbers):
-        return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))
-    return numbers
+def _placed(leaf: Array, saved: np.ndarray, like: Array) -> Array:
+    """What was saved of a leaf, in memory of its own, which training may reuse; like: the leaf as numbers."""
+    numbers = jax.device_put(saved, like.sharding, may_alias=False)
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
+
+
+def _describe(array: Array | np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def _orbax() -> ocp.Checkpointer:
@@ -208,15 +188,6 @@ def _check_space(folder: Path, num_bytes: int) -> None:
 
 def _score(path: Path) -> float | None:
     try:
-        return json.loads((path / DESCRIPTION).read_bytes())["score"]
+        return json.loads((path / f"{KIND}.json").read_bytes())["score"]
     except (OSError, ValueError, LookupError, TypeError):
         return None  # damaged since it was written, so no candidate for the best
-
-
-def _flush(path: Path) -> None:
-    """What was written to a file or folder survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

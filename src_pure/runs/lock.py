@@ -4,7 +4,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".lock"
@@ -38,5 +38,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.write(descriptor, f"host {socket.gethostname()}, pid {os.getpid()}\n".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that may not be written any more keeps the file, which no one holds
+            path.unlink()
         os.close(descriptor)

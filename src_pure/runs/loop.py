@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -20,11 +21,12 @@ from src_pure.models.base import precision_of
 from src_pure.models.policy import num_parameters
 from src_pure.runs.checkpoint import Checkpoint, Checkpoints
 from src_pure.runs.loggers import Sink
+from src_pure.runs.policies import warm_start
 from src_pure.runs.preemption import Preempted
 from src_pure.runs.report import final_scores, git_commit, versions
 from src_pure.runs.rundir import RunDir, floats, over_episodes
 from src_pure.train import init_runs, make_train, run_updates, runs_of
-from src_pure.types import Key, Metrics, Params, TrainState
+from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
 # Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stays below it
@@ -46,10 +48,11 @@ class Program:
     compile_seconds: float
 
 
-def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
+def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Program, TrainState]:
     """The Program of an experiment, compiled ahead, and the state at the start.
 
-    Raises ConfigError, before it compiles anything, if checkpoint.metric is no column of the metrics.
+    warm: folder of the exported policy whose parameters it starts with. Raises ConfigError, before it compiles
+    anything, if that is another policy, or if checkpoint.metric is no column of the metrics.
     """
     start = time.perf_counter()
     settings = experiment.settings
@@ -69,7 +72,10 @@ def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
     initialise = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
     traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jnp.int32(0))
     _check_metric(settings.checkpoint.metric, traced.out_info[1])
+    params = warm_start(Path(warm), initialise.out_info.learner.params) if warm else None
     state = jax.block_until_ready(initialise.lower().compile()(keys, algo))
+    if warm:
+        state = state._replace(learner=jax.jit(start_runs)(algo, params))
     program = Program(
         algo=algo,
         segment=traced.lower().compile(),
@@ -78,6 +84,15 @@ def compile_program(experiment: Experiment) -> tuple[Program, TrainState]:
         compile_seconds=time.perf_counter() - start,
     )
     return program, state
+
+
+def start_runs(algo: Algorithm, params: Params) -> Learner:
+    """Every run with the same parameters and an optimiser that has seen nothing; leaves of algo [R]."""
+
+    def start(algo: Algorithm) -> Learner:
+        return Learner(params, algo.optimizer().init(params))
+
+    return jax.vmap(start)(algo)
 
 
 def training_keys(seeds: Sequence[int]) -> Key:
@@ -106,7 +121,7 @@ def train(
     settings = experiment.settings
     progress = Progress(start)
     run_dir.log("compiling")
-    program, state = compile_program(experiment)
+    program, state = compile_program(experiment, None if start else settings.warm_start)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
     if start:
         state = start.restore(state)

@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from src_pure.build import ConfigError, Experiment, dotted
-from src_pure.runs.checkpoint import Checkpoint, CheckpointError, newest
+from src_pure.runs.checkpoint import Checkpoint, newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import CONFIG, RunDir, make_free
+from src_pure.runs.sealed import CheckpointError
 
 # keys that may differ from the run that is continued: they change no number that it computes
 HARMLESS = {"run_dir", "resume", "log_seconds", "grace_seconds", "tensorboard"}

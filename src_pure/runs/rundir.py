@@ -159,8 +159,12 @@ class RunDir:
 
     def discard(self) -> None:
         """Nothing is left of a run that never came to its first metrics: its folder is free for another try."""
-        if self.path.exists() and not self.metrics.path.exists() and not any(self.path.glob(f"{CHECKPOINTS}/*")):
-            shutil.rmtree(self.path)
+        try:
+            begun = self.metrics.path.name in os.listdir(self.path) or os.listdir(self.checkpoints)
+        except OSError:
+            return  # it vanished, or may not be looked into any more: then nothing is known to be lost
+        if not begun:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def write_config(self, config_yaml: str) -> None:
         """config.yaml, replaced as a whole."""

@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, or not at all and with a line that says why."""
 
+import gc
 import json
 import shutil
 from typing import Any, NamedTuple
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from src_pure.runs import checkpoint
-from src_pure.runs.checkpoint import CheckpointError, Checkpoints, named_arrays, newest
+from src_pure.runs import sealed
+from src_pure.runs.checkpoint import Checkpoints, named_arrays, newest
+from src_pure.runs.sealed import CheckpointError
 from src_pure.types import Actor, Learner, TrainState
 
 
@@ -137,17 +139,35 @@ def test_another_format_is_refused_and_left_alone(checkpoints, form):
     assert names(checkpoints) == ["1"]
 
 
-def test_another_state_is_refused_in_one_line(checkpoints):
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"update": jnp.zeros(3, jnp.int32)}, r"update is int32 \[2\], wanted int32 \[3\]"),
+        ({"update": jnp.zeros(2, jnp.float32)}, r"update is int32 \[2\], wanted float32 \[2\]"),
+        ({"key": {"new": jnp.zeros(2)}}, r"key is uint32 \[2, 2\], wanted no such array"),
+        ({"actor": Actor({"a": jnp.zeros(2)}, (), ())}, r"actor.env_state.a is missing, wanted float32 \[2\]"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_another_state_is_refused_in_one_line(checkpoints, change, difference, capfd):
     save(checkpoints, 1)
-    like = make_state(0)._replace(update=jnp.zeros(3, jnp.int32))
-    with pytest.raises(CheckpointError, match=r"does not hold this training's state: [^\n]*$"):
-        newest(checkpoints.folder)[0].restore(like)
+    with pytest.raises(CheckpointError, match=rf"1 does not hold this training's state: {difference}$"):
+        newest(checkpoints.folder)[0].restore(make_state(0)._replace(**change))
+    gc.collect()  # whatever was left unfinished would complain now
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_configuration_may_hold_infinite_numbers(checkpoints):
+    config = {"algo": {"max_grad_norm": float("inf")}}
+    checkpoints.save(make_state(1), 1, score=None, seconds=0, wall_seconds=0, config=config)
+    checkpoints.wait()
+    assert newest(checkpoints.folder)[0].config == config
 
 
 def test_a_failed_write_is_raised_by_the_next_call_and_leaves_the_others(checkpoints, monkeypatch):
     save(checkpoints, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "digests", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(sealed, "digests", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(CheckpointError, match=r"cannot write .*2: \[Errno 28\] No space left on device$"):
             save(checkpoints, 2)
     assert names(checkpoints) == ["1"]

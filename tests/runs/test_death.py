@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from src_pure.runs.checkpoint import CheckpointError, Checkpoints, newest
+from src_pure.runs.checkpoint import Checkpoints, newest
+from src_pure.runs.sealed import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.runs.test_checkpoint import assert_equal, make_state, save
 from tests.runs.test_resume import assert_same_run

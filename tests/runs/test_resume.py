@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,13 +14,13 @@ import pytest
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
-from src_pure.runs import checkpoint, rundir
+from src_pure.runs import rundir, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
-from tests.test_command_line import TINY
+from tests.runs.conftest import OPTIONS
 
-OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
+NOBODY = 65534  # a user without rights
 
 
 class After:
@@ -67,13 +69,6 @@ def assert_same_run(left, right):
     (update, state), (other_update, other_state) = arrays(left), arrays(right)
     assert update == other_update
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
-    return folder
 
 
 @pytest.mark.parametrize("died", [4, *(pytest.param(update, marks=pytest.mark.slow) for update in (1, 7, 10))])
@@ -155,13 +150,53 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    for module, name, update in ((rundir.pq, "write_table", 4), (checkpoint, "digests", 3)):
+    for module, name, update in ((rundir.pq, "write_table", 4), (sealed, "digests", 3)):
         with monkeypatch.context() as patch:
             assert disturbed(monkeypatch, folder, update, lambda: patch.setattr(module, name, full)) == 4  # noqa: B023
         error = capsys.readouterr().err
         assert "No space left on device; what was saved before stays\n" in error
         assert newest(folder / "checkpoints")[0].update == 3
         assert not list(folder.rglob("*.partial"))
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
+    assert_same_run(unbroken, folder)
+
+
+@pytest.fixture
+def unprivileged():
+    """(a folder, a function after which the process is a user whom permissions hold back); undone at the end."""
+    folder, user = Path(tempfile.mkdtemp()), os.geteuid()
+
+    def become():
+        if user == 0:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, NOBODY, -1)
+            os.seteuid(NOBODY)
+
+    yield folder, become
+    os.seteuid(user)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+def test_a_folder_that_may_not_be_written_ends_it_in_one_line(unbroken, unprivileged, monkeypatch, capfd, place, mode):
+    folder, become = unprivileged
+    folder = folder / "run"
+
+    def forbid():
+        while not (folder / "checkpoints" / "3").exists():
+            time.sleep(0.01)
+        become()
+        (folder / place).chmod(mode)
+
+    assert disturbed(monkeypatch, folder, 4, forbid) == 4
+    os.seteuid(os.getuid())
+    (folder / place).chmod(0o700)
+    error = capfd.readouterr().err
+    assert "Permission denied" in error and error.endswith("; what was saved before stays\n")
+    assert error.count("\n") == 1 and str(folder) in error
+    assert newest(folder / "checkpoints")[0].update == 3
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
 

@@ -1,0 +1,105 @@
+"""What checkpoints cost a training: python scripts/bench_checkpoint.py [--repeats N] [--seconds S] [--only NAME]
+
+Stretches of training alternate: plain, and one that begins with a checkpoint and ends when it is on disk. How much
+longer the second takes is what one checkpoint costs: copying the state, for which training waits (blocked), and writing
+it beside the training, which is slower meanwhile. Both are the same compiled program in the same process.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from src_pure.build import build, compose
+from src_pure.runs.checkpoint import Checkpoints, named_arrays
+from src_pure.runs.loop import compile_program
+
+GRU = ["model=gru", "model.size=128", "task.corridor_len=160", "num_envs=8"]
+CASES = {"gru": GRU, "gru x 64 seeds": [*GRU, "num_seeds=64"]}
+INTERVAL = 60  # seconds of training between two checkpoints
+SETTINGS = ("score", "seconds", "wall_seconds", "config")
+
+
+class Bench:
+    """A training that goes on and on, with checkpoints in a temporary folder."""
+
+    def __init__(self, overrides: list[str], folder: Path):
+        self.experiment = build(compose(overrides))
+        self.program, self.state = compile_program(self.experiment)
+        self.checkpoints = Checkpoints(folder, keep=2)
+        self.saved = 0
+
+    def train(self, num_calls: int) -> None:
+        """As many calls of one update, each waited for as the training loop does."""
+        for _ in range(num_calls):
+            self.state, _ = jax.block_until_ready(self.program.segment(self.state, self.program.algo, jnp.int32(1)))
+
+    def save(self) -> float:
+        """Seconds that training waits for a checkpoint to begin."""
+        start = time.perf_counter()
+        self.saved += 1
+        self.checkpoints.save(self.state, self.saved, **dict.fromkeys(SETTINGS))
+        return time.perf_counter() - start
+
+    def stretch(self, num_calls: int, checkpoint: bool) -> tuple[float, float]:
+        """(seconds of so many updates, those among them that training waited for a checkpoint)."""
+        start = time.perf_counter()
+        blocked = self.save() if checkpoint else 0.0
+        self.train(num_calls)
+        self.checkpoints.wait()
+        return time.perf_counter() - start, blocked
+
+    def calls_in(self, seconds: float) -> int:
+        """Updates in at least so many seconds, warmed up."""
+        self.train(1)
+        start = time.perf_counter()
+        self.train(2)
+        return max(1, round(2 * seconds / (time.perf_counter() - start)))
+
+
+def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
+    """Medians over the pairs of stretches."""
+    bench.save()
+    bench.checkpoints.wait()  # what the first one does once
+    num_calls = bench.calls_in(seconds)
+    plain, longer, blocked = [], [], []
+    for _ in range(repeats):
+        plain.append(bench.stretch(num_calls, checkpoint=False)[0])
+        with_checkpoint, waited = bench.stretch(num_calls, checkpoint=True)
+        longer.append(with_checkpoint - plain[-1])
+        blocked.append(waited)
+    settings = bench.experiment.settings
+    steps = settings.steps_per_update * settings.num_seeds * num_calls
+    return {
+        "MB": sum(x.nbytes for x in named_arrays(bench.state).values()) / 1e6,
+        "steps/s": steps / statistics.median(plain),
+        "blocked ms": 1e3 * statistics.median(blocked),
+        "cost ms": 1e3 * statistics.median(longer),
+        "spread ms": 1e3 * (max(longer) - min(longer)),
+        "overhead %": 100 * statistics.median(longer) / INTERVAL,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=10, help="pairs of stretches (10)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each stretch, longer than a write (3)")
+    parser.add_argument("--only", choices=CASES, help="one case alone")
+    options = parser.parse_args()
+    if options.repeats < 1 or options.seconds <= 0:
+        parser.error("--repeats must be at least 1 and --seconds larger than 0")
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; overhead at one checkpoint every {INTERVAL} s")
+    for name in [options.only] if options.only else CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(CASES[name], Path(folder))
+            numbers = measure(bench, options.repeats, options.seconds)
+            bench.checkpoints.close()
+        print(f"{name:16}" + "".join(f"  {label} {value:,.2f}" for label, value in numbers.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

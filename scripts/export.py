@@ -1,0 +1,72 @@
+"""The policy of one run of a training, in a small folder: python scripts/export.py RUN [run=N|best] [out=FOLDER]
+
+The parameters are those of the newest whole checkpoint. src_pure.load_policy(FOLDER) makes them act, and
+`python trainer_pure.py ... warm_start=FOLDER` starts another training from them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from src_pure.build import ConfigError
+from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
+from src_pure.runs.sealed import CheckpointError
+
+OPTIONS = ("run", "metric", "out")
+
+
+def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description="The policy of one run of a training, in a small folder.",
+        epilog="run=best (the default where there are several) is the one with the largest metric=NAME in the last "
+        "evaluation, else success_rate or episode_return; out is <RUN>/policies/run_<N>_update_<U> by default",
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="run=N|best, metric=NAME, out=FOLDER")
+    return parser.parse_args(command_line)
+
+
+def parse(options: Sequence[str]) -> dict[str, str]:
+    """The values of KEY=VALUE; raises ConfigError for any that is not known."""
+    pairs = [option.partition("=") for option in options]
+    for key, equals, value in pairs:
+        if key not in OPTIONS or not value:
+            raise ConfigError(f"options are run=N|best, metric=NAME and out=FOLDER, got {key}{equals}{value}")
+    return {key: value for key, _, value in pairs}
+
+
+def export(folder: Path, options: Sequence[str]) -> Path:
+    """The folder of the policy, written."""
+    chosen = parse(options)
+    checkpoint, problems = newest_checkpoint(folder)
+    for line in problems:
+        print(f"export.py: {line}", file=sys.stderr)
+    only = checkpoint.config["num_seeds"] == 1 and "metric" not in chosen
+    run = chosen.get("run", "0" if only else "best")
+    if run == "best":
+        number, line = best_run(folder, chosen.get("metric"))
+        print(line)
+    elif not run.isdecimal() or "metric" in chosen:
+        raise ConfigError(f"run must be a number without metric=NAME, or best, got {' '.join(options)}")
+    else:
+        number = int(run)
+    out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
+    export_policy(checkpoint, number, out)
+    return out
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when the policy is written, 2 for wrong input."""
+    options = arguments(command_line)
+    try:
+        print(export(options.folder, options.options))
+    except (ConfigError, CheckpointError, OSError) as error:
+        print(f"export.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

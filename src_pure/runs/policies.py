@@ -1,0 +1,143 @@
+"""Policies on their own: what one run of a training has learned, in a small folder that can be used anywhere.
+
+<folder>/  params.msgpack  the parameters by their names, in flax's serialisation
+           policy.json     format, run, seed, update, the resolved configuration
+           sha256.json     the digests of both
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization
+
+from src_pure.build import ConfigError, Experiment, build
+from src_pure.ops import categorical
+from src_pure.runs.checkpoint import Checkpoint, filled, latest
+from src_pure.runs.rundir import ParquetTable, RunDir, over_episodes
+from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
+from src_pure.types import Array, Carry, Key, Params
+
+FORMAT = 1  # of the folder described above
+KIND, PARAMS = "policy", "params.msgpack"
+IN_STATE = "learner.params."  # what names of parameters begin with in a checkpoint
+
+InitializeCarry = Callable[[int], Carry]
+Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
+
+
+def export_policy(checkpoint: Checkpoint, run: int, folder: Path) -> None:
+    """Writes the policy of one run of a checkpoint; raises FileExistsError for a folder that is there."""
+    seeds = build(checkpoint.config).settings.seeds
+    if run not in range(len(seeds)):
+        raise ConfigError(f"run must be one of 0 to {len(seeds) - 1}, got {run}")
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
+    arrays = checkpoint.arrays()
+    params = {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
+    description = {"format": FORMAT, "run": run, "seed": seeds[run], "update": checkpoint.update}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
+    with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
+        (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
+
+
+def newest_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
+    """(the newest whole checkpoint of a run folder, a line for each damaged one behind it); nothing is touched."""
+    if not RunDir.continuable(path):
+        raise ConfigError(f"{path} is no run folder with checkpoints")
+    found, damaged = latest(path / "checkpoints")
+    if found is None:
+        raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
+    return found, list(damaged.values())
+
+
+def best_run(path: Path, metric: str | None) -> tuple[int, str]:
+    """(the run whose sampled policy had the largest `metric` in the last evaluation, a line that says so).
+
+    Without a metric it is success_rate, where the task has it, else episode_return.
+    """
+    evaluation = ParquetTable(path / "evaluation.parquet").rows
+    if evaluation is None:
+        raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
+    rows = evaluation.to_pandas()
+    known = [name for name in rows if over_episodes(name)]
+    metric = metric or ("success_rate" if "success_rate" in known else "episode_return")
+    if metric not in known:
+        raise ConfigError(f"metric must be one of {', '.join(known)}, got {metric!r}")
+    rows = rows[(rows["update"] == rows["update"].max()) & (rows["mode"] == "sampled") & rows[metric].notna()]
+    if rows.empty:
+        raise ConfigError(f"no run has a {metric} in the last evaluation of {path}: name one, run=0")
+    best = rows.loc[rows[metric].idxmax()]
+    return int(best["run"]), (
+        f"run {best['run']} (seed {best['seed']}) is best: {metric} {best[metric]:.3f}, sampled, "
+        f"in the evaluation after update {best['update']}"
+    )
+
+
+def read_params(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(the description of an exported policy, its parameters by name).
+
+    Raises CheckpointError for a folder that is damaged or of another format, FileNotFoundError where there is none.
+    """
+    if not (folder / f"{KIND}.json").is_file():
+        raise FileNotFoundError(f"{folder} is no exported policy: `python scripts/export.py RUN` writes one")
+    description = unsealed(folder, KIND, FORMAT)
+    return description, serialization.msgpack_restore((folder / PARAMS).read_bytes())
+
+
+def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
+    """(initialize_carry, act) of an exported policy; see src_pure.load_policy."""
+    folder = Path(folder)
+    description, arrays = read_params(folder)
+    experiment = build(description["config"])
+    try:
+        params = filled(params_of(experiment), arrays)
+    except ValueError as error:
+        raise CheckpointError(f"{folder} was written by another version of its model: {error}") from error
+    policy, space = experiment.policy, experiment.env.observation_space
+
+    @jax.jit
+    def step(params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
+        carry, output = policy.apply(params, carry, obs[None], reset[None])
+        logits = output.logits[0]
+        return carry, jnp.argmax(logits, axis=-1) if key is None else categorical.sample(key, logits)
+
+    def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
+        obs, reset = jnp.asarray(obs), jnp.asarray(reset)
+        if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:
+            wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B]"
+            raise ValueError(f"act needs {wanted}, got {obs.dtype} {list(obs.shape)} and {list(reset.shape)}")
+        return step(params, key, carry, obs, reset)
+
+    return policy.initialize_carry, act
+
+
+def warm_start(folder: Path, like: Params) -> Params:
+    """The parameters of an exported policy for runs that start from them; like [R, ...]: those that they replace.
+
+    Raises ConfigError naming the first one that another policy has.
+    """
+    try:
+        _, arrays = read_params(folder)
+        return filled(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
+    except (CheckpointError, OSError) as error:
+        raise ConfigError(f"warm_start: {one_line(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"warm_start={folder} is not this configuration's policy: {error}") from error
+
+
+def params_of(experiment: Experiment) -> Params:
+    """Shapes and dtypes of an experiment's parameters; nothing is computed."""
+    policy, space = experiment.policy, experiment.env.observation_space
+
+    def init() -> Params:
+        obs, reset = jnp.zeros((1, 1, *space.shape), space.dtype), jnp.ones((1, 1), bool)
+        return policy.init(jax.random.key(0), policy.initialize_carry(1), obs, reset)
+
+    return jax.eval_shape(init)

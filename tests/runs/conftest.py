@@ -1,0 +1,16 @@
+"""A finished training that tests of this folder read, copy and compare with."""
+
+import pytest
+
+import trainer_pure
+from tests.test_command_line import TINY
+
+OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The folder of a training with OPTIONS that nothing disturbed; not to be written into."""
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
+    return folder
