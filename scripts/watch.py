@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-from src_pure.runs.policies import initial_params, newest_checkpoint, params_of_run
 
 from src_pure.build import ConfigError, Experiment, build
-from src_pure.runs.checkpoint import Checkpoint, CheckpointError
+from src_pure.runs.checkpoint import Checkpoint
+from src_pure.runs.loop import training_keys
+from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
+from src_pure.runs.sealed import CheckpointError
 from src_pure.runs.watching import play, write_gif
+from src_pure.train import make_train
 from src_pure.types import Params
 
 POLICIES = ("trained", "fresh", "random")
@@ -42,9 +45,14 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 
 def params_for(policy: str, experiment: Experiment, checkpoint: Checkpoint, run: int) -> Params | None:
+    """The parameters of a run; of a fresh one those that it began with, of a random one none."""
+    trained = params_of_run(checkpoint, run)
+    if policy == "trained":
+        return with_params(experiment, trained, checkpoint.path)
     if policy == "random":
         return None
-    return initial_params(experiment, run) if policy == "fresh" else params_of_run(checkpoint, run)
+    init, _ = make_train(experiment.env, experiment.policy)
+    return jax.jit(init)(training_keys(experiment.settings.seeds)[run], experiment.algo).learner.params
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

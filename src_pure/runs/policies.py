@@ -15,7 +15,7 @@ import numpy as np
 from flax import serialization
 
 from src_pure.build import ConfigError, Experiment, build
-from src_pure.ops import categorical
+from src_pure.ops import distribution
 from src_pure.runs.checkpoint import Checkpoint, filled, latest
 from src_pure.runs.rundir import ParquetTable, RunDir, over_episodes
 from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
@@ -31,20 +31,26 @@ Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
 
 def export_policy(checkpoint: Checkpoint, run: int, folder: Path) -> None:
     """Writes the policy of one run of a checkpoint; raises FileExistsError for a folder that is there."""
-    seeds = build(checkpoint.config).settings.seeds
-    if run not in range(len(seeds)):
-        raise ConfigError(f"run must be one of 0 to {len(seeds) - 1}, got {run}")
+    params = params_of_run(checkpoint, run)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
-    arrays = checkpoint.arrays()
-    params = {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
-    description = {"format": FORMAT, "run": run, "seed": seeds[run], "update": checkpoint.update}
+    seed = build(checkpoint.config).settings.seeds[run]
+    description = {"format": FORMAT, "run": run, "seed": seed, "update": checkpoint.update}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
     with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
         (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
+
+
+def params_of_run(checkpoint: Checkpoint, run: int) -> dict[str, np.ndarray]:
+    """The parameters of one run of a checkpoint by name; raises ConfigError for a run that it does not have."""
+    num_seeds = checkpoint.config["num_seeds"]
+    if run not in range(num_seeds):
+        raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
+    arrays = checkpoint.arrays()
+    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
 
 
 def newest_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
@@ -96,17 +102,14 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
     folder = Path(folder)
     description, arrays = read_params(folder)
     experiment = build(description["config"])
-    try:
-        params = filled(params_of(experiment), arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{folder} was written by another version of its model: {error}") from error
+    params = with_params(experiment, arrays, folder)
     policy, space = experiment.policy, experiment.env.observation_space
 
     @jax.jit
     def step(params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
         carry, output = policy.apply(params, carry, obs[None], reset[None])
-        logits = output.logits[0]
-        return carry, jnp.argmax(logits, axis=-1) if key is None else categorical.sample(key, logits)
+        logits = jax.tree.map(lambda x: x[0], output.logits)
+        return carry, distribution.mode(logits) if key is None else distribution.sample(key, logits)
 
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
         obs, reset = jnp.asarray(obs), jnp.asarray(reset)
@@ -116,6 +119,14 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
         return step(params, key, carry, obs, reset)
 
     return policy.initialize_carry, act
+
+
+def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:
+    """The parameters of an experiment's policy from arrays by name; raises CheckpointError for another policy's."""
+    try:
+        return filled(params_of(experiment), arrays)
+    except ValueError as error:
+        raise CheckpointError(f"{source} was written by another version of its model: {error}") from error
 
 
 def warm_start(folder: Path, like: Params) -> Params:
