@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from flax.traverse_util import unflatten_dict
 
 import trainer_pure
 from src_pure import load_policy
@@ -64,8 +65,9 @@ def play(folder, key, mode):
     return np.mean(ended, axis=0)
 
 
-@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 1])
-@pytest.mark.parametrize("mode", ["sampled", pytest.param("greedy", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("mode", ["sampled", "greedy"])
 def test_it_plays_as_in_the_evaluation_of_its_run(unbroken, policies, number, mode):
     rows = pd.read_parquet(unbroken / "evaluation.parquet").query("update == 10 and mode == @mode")
     scores = rows.set_index("run")[["episode_return", "episode_length"]].to_numpy()
@@ -73,6 +75,30 @@ def test_it_plays_as_in_the_evaluation_of_its_run(unbroken, policies, number, mo
     assert mode == "greedy" or (own != other).any()
     played = play(policies[number], loop.evaluation_keys([3 + number], 10)[0], mode)
     np.testing.assert_allclose(played, own, rtol=1e-6)
+
+
+def test_it_acts_step_by_step_as_its_network_does_on_the_sequence(unbroken, policies):
+    """The network is applied to the arrays of the checkpoint, which hold both runs."""
+    saved = read(unbroken / "checkpoints" / "10").arrays()
+    network = build(json.loads((policies[1] / "policy.json").read_text())["config"]).policy
+    obs = 5 * jax.random.normal(jax.random.key(0), (12, 8, observation_size(policies[1])))
+    reset = jax.random.bernoulli(jax.random.key(1), 0.2, (12, 8)).at[0].set(True)
+    keys = jax.random.split(jax.random.key(2), 12)
+    acted = []
+    for number in (0, 1):
+        names = {
+            tuple(name.split(".")[2:]): x[number] for name, x in saved.items() if name.startswith("learner.params")
+        }
+        _, output = network.apply(unflatten_dict(names), network.initialize_carry(8), obs, reset)
+        initialize_carry, act = load_policy(policies[number])
+        carry = initialize_carry(8)
+        for t in range(12):
+            _, sampled = act(keys[t], carry, obs[t], reset[t])
+            carry, greedy = act(None, carry, obs[t], reset[t])
+            np.testing.assert_array_equal(greedy, np.argmax(output.logits[t], axis=-1))
+            np.testing.assert_array_equal(sampled, jax.random.categorical(keys[t], output.logits[t]))
+            acted.append(greedy)
+    assert (np.array(acted[:12]) != np.array(acted[12:])).any()
 
 
 def test_it_holds_the_parameters_of_its_run(unbroken, policies):
