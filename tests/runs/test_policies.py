@@ -89,7 +89,7 @@ def test_it_acts_step_by_step_as_its_network_does_on_the_sequence(unbroken, poli
         names = {
             tuple(name.split(".")[2:]): x[number] for name, x in saved.items() if name.startswith("learner.params")
         }
-        _, output = network.apply(unflatten_dict(params), network.initialize_carry(8), obs, reset)
+        _, output = network.apply(unflatten_dict(names), network.initialize_carry(8), obs, reset)
         initialize_carry, act = load_policy(policies[number])
         carry = initialize_carry(8)
         for t in range(12):
