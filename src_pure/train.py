@@ -119,13 +119,18 @@ def run_updates(
     """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
 
     num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss or
-    parameters would stop being numbers stays as it is, from then on: state.update [R] says how far each came.
+    parameters would stop being numbers keeps its parameters from then on: state.update [R] says how far each came. Its
+    optimiser's state is NaN, so that it does not begin to learn again; keeping all of the old state would cost memory.
     """
 
     def update_while_finite(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
         new_state, metrics = update(state, algo)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"])
-        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state), metrics
+        params, opt_state = new_state.learner
+        params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), params, state.learner.params)
+        opt_state = jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan) if _is_float(x) else x, opt_state)
+        done = jnp.where(finite, new_state.update, state.update)
+        return new_state._replace(learner=Learner(params, opt_state), update=done), metrics
 
     step = jax.vmap(update_while_finite)
     shapes = jax.eval_shape(step, state, algo)[1]
@@ -137,3 +142,7 @@ def run_updates(
         return state, jax.tree.map(lambda table, x: lax.dynamic_update_index_in_dim(table, x, i, 0), metrics, row)
 
     return lax.fori_loop(0, num_updates, body, (state, metrics))
+
+
+def _is_float(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)

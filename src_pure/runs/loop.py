@@ -115,7 +115,7 @@ def train(
     """The summary of the whole training, which is also in the run folder.
 
     Continues `start`, to whose update the tables of the run folder have been rewound. Raises Preempted, with all saved,
-    at the first boundary after `stop` is set. A run whose numbers end stays as it was and has no more rows; raises
+    at the first boundary after `stop` is set. A run whose numbers end keeps its parameters and has no more rows; raises
     NumericalError at the end of the segment in which none is left, and what was written stays.
     """
     settings = experiment.settings
@@ -344,7 +344,7 @@ def _warn(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
         for name in (name for name in ("loss", "param_norm") if not np.isfinite(last[name])):
             print_and_log(
                 f"warning: the {name} of seed {last['seed']:.0f} is {last[name]} since update {last['update']:.0f}; "
-                f"this run stays as it was before. Try a smaller algo.learning_rate",
+                f"this run keeps the parameters that it had before. Try a smaller algo.learning_rate",
                 run_dir,
             )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
