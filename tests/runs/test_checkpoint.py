@@ -114,6 +114,29 @@ def test_a_damaged_one_is_skipped_for_the_one_before(checkpoints, file, damage):
     assert newest(checkpoints.folder)[0].update == 2
 
 
+def test_random_damage_is_never_restored_as_something_else(checkpoints, tmp_path):
+    """50 copies, in each of them a few bytes of one file are others, or its end is missing: exact, or refused."""
+    state, rng = save(checkpoints, 1), np.random.default_rng(0)
+    refused = 0
+    for copy in range(50):
+        folder = tmp_path / "copies" / str(copy)
+        shutil.copytree(checkpoints.folder / "1", folder / "1")
+        path = rng.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+        content = bytearray(path.read_bytes())
+        if copy % 5 == 0:
+            del content[rng.integers(len(content)) :]
+        for offset in rng.integers(len(content), size=rng.integers(1, 4)) if content else ():
+            content[offset] = rng.integers(256)
+        path.write_bytes(content)
+        found, problems = newest(folder)
+        if found is None:
+            refused += 1
+            assert len(problems) == 1 and "1 is damaged" in problems[0] and "\n" not in problems[0]
+        else:
+            assert_equal(state, found.restore(make_state(0)))
+    assert refused > 40
+
+
 def test_without_a_whole_one_there_is_none(checkpoints):
     assert newest(checkpoints.folder) == (None, [])
     save(checkpoints, 1)
