@@ -17,10 +17,12 @@ from typing import Any
 import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
+from src_pure.models.policy import num_parameters
 from src_pure.runs.checkpoint import Checkpoint
 from src_pure.runs.lock import LockedError
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import NumericalError, train
+from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import PREEMPTED, Preempted, noticed
 from src_pure.runs.resume import finished, opened, rewind
 from src_pure.runs.rundir import RunDir
@@ -75,8 +77,9 @@ def run(
 ) -> int:
     """The exit code of training an experiment in its run folder, from where it stands."""
     settings = experiment.settings
+    parameters = num_parameters(params_of(experiment))
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
-    print(f"{experiment.name}: {size} -> {run_dir.path}", flush=True)
+    print(f"{experiment.name}, {parameters:,} parameters: {size} -> {run_dir.path}", flush=True)
     try:
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]

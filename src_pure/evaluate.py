@@ -1,7 +1,6 @@
 """Evaluation: the policy plays on environments and keys of its own; the training state is only read."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +10,17 @@ from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
 from src_pure.train import episode_sums, policy_step
-from src_pure.types import Actor, Key, Metrics, Params
-
-Mode = Literal["greedy", "sampled"]
+from src_pure.types import Actor, Array, Key, Metrics, Params
 
 
-def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[[Key, Params, Mode], Metrics]:
-    """evaluate(key, params, mode) -> metrics: every environment plays one episode, so long ones count like short ones.
+def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[[Key, Params, Array | bool], Metrics]:
+    """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
 
+    greedy, which may be traced: the likeliest action instead of a sampled one.
     The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: episodes cut off after max_steps.
     """
 
-    def evaluate(key: Key, params: Params, mode: Mode) -> Metrics:
+    def evaluate(key: Key, params: Params, greedy: Array | bool) -> Metrics:
         key_reset, key_run = jax.random.split(key)
         env_state, timestep = env.reset(key_reset)
         actor = Actor(env_state, timestep, policy.initialize_carry(env.num_envs))
@@ -35,10 +33,8 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
             actor, playing, episodes, time = loop
             key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
             carry, output = policy_step(policy.apply, params, actor)
-            if mode == "greedy":
-                action = distribution.mode(output.logits)
-            else:
-                action = distribution.sample(key_action, output.logits)
+            sampled = distribution.sample(key_action, output.logits)
+            action = jnp.where(greedy, distribution.mode(output.logits), sampled)
             env_state, timestep = env.step(key_env, actor.env_state, action)
             first_end = timestep._replace(finished=timestep.finished & playing)
             episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))

@@ -48,13 +48,13 @@ def test_ppo_learns_to_swing_a_pendulum_up():
     ]
     experiment = build(compose([*PENDULUM, *sizes, *numbers, "algo.update_epochs=5", "evaluation.num_episodes=64"]))
     init, update = make_train(experiment.env, experiment.policy)
-    evaluate = jax.jit(make_evaluate(experiment.evaluation_env, experiment.policy, 200), static_argnums=2)
+    evaluate = jax.jit(make_evaluate(experiment.evaluation_env, experiment.policy, 200))
     algo, num_updates = runs_of(experiment.algo, 1), experiment.settings.num_updates
 
     def returns(state):
         """Mean return, (greedy, sampled)."""
         params = jax.tree.map(lambda x: x[0], state.learner.params)
-        scores = [evaluate(jax.random.key(1), params, mode) for mode in ("greedy", "sampled")]
+        scores = [evaluate(jax.random.key(1), params, greedy) for greedy in (True, False)]
         assert all(score["episodes"] == 64 for score in scores)
         return [score["sum/episode_return"] / 64 for score in scores]
 

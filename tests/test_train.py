@@ -158,9 +158,9 @@ def test_evaluation_reads_parameters_alone():
     init, _ = make_train(env, policy)
     state = jax.jit(init)(jax.random.key(0), SMALL)
     before = numbers(state)
-    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000), static_argnums=2)
+    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000))
     sampled, again, greedy = (
-        evaluate(jax.random.key(1), state.learner.params, mode) for mode in ("sampled", "sampled", "greedy")
+        evaluate(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True)
     )
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
@@ -172,7 +172,7 @@ def test_evaluation_reads_parameters_alone():
 def test_evaluation_cuts_off_endless_episodes():
     env, policy = make(GRU(8), num_envs=8)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    metrics = make_evaluate(env, policy, max_steps=2)(jax.random.key(1), params, "sampled")
+    metrics = make_evaluate(env, policy, max_steps=2)(jax.random.key(1), params, False)
     assert (metrics["episodes"], metrics["unfinished"]) == (0, 8)
 
 

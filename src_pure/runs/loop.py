@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax import lax
 
 from src_pure.algos.base import Algorithm
 from src_pure.build import ConfigError, Experiment, Settings
@@ -24,7 +26,8 @@ from src_pure.runs.loggers import Sink
 from src_pure.runs.policies import warm_start
 from src_pure.runs.preemption import Preempted
 from src_pure.runs.report import final_scores, git_commit, versions
-from src_pure.runs.rundir import RunDir, floats, over_episodes
+from src_pure.runs.rows import column, evaluation_rows, mean_score, metric_rows
+from src_pure.runs.rundir import RunDir
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
@@ -65,7 +68,9 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
         return run_updates(update, state, algo, num_updates, max_updates)
 
     def evaluate_runs(keys, params):
-        return {mode: jax.vmap(evaluate, in_axes=(0, 0, None))(keys, params, mode) for mode in ("greedy", "sampled")}
+        evaluate_mode = partial(jax.vmap(evaluate, in_axes=(0, 0, None)), keys, params)
+        metrics = lax.map(evaluate_mode, jnp.array([True, False]))  # one after the other, compiled once
+        return {mode: jax.tree.map(lambda x, i=i: x[i], metrics) for i, mode in enumerate(("greedy", "sampled"))}
 
     keys = training_keys(settings.seeds)
     algo = runs_of(experiment.algo, settings.num_seeds)
@@ -209,7 +214,7 @@ def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, exper
     checkpoints.save(
         state,
         progress.done,
-        score=_score(progress.unsaved, experiment.settings.checkpoint.metric),
+        score=mean_score(progress.unsaved, experiment.settings.checkpoint.metric),
         seconds=progress.seconds_before + progress.elapsed,
         wall_seconds=progress.wall_seconds(),
         config=experiment.config,
@@ -217,21 +222,8 @@ def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, exper
     progress.saved, progress.unsaved = time.perf_counter(), []
 
 
-def _score(frames: Sequence[pd.DataFrame], metric: str | None) -> float | None:
-    """The metric's mean over runs, each run's a mean over its episodes; None where no run has any."""
-    if metric is None:
-        return None
-    rows = pd.concat(frames)
-    values = floats(rows[metric])
-    weights = np.where(np.isfinite(values), floats(rows["episodes"]) if over_episodes(metric) else 1.0, 0.0)
-    sums = pd.DataFrame({"value": np.where(weights > 0, values, 0.0) * weights, "weight": weights})
-    sums = sums.groupby(rows["run"].to_numpy()).sum()
-    sums = sums[sums["weight"] > 0]
-    return float((sums["value"] / sums["weight"]).mean()) if len(sums) else None
-
-
 def _check_metric(metric: str | None, metrics: Metrics) -> None:
-    known = [_column(name) for name in metrics]
+    known = [column(name) for name in metrics]
     if metric is not None and metric not in known:
         raise ConfigError(f"checkpoint.metric must be one of {', '.join(known)}, got {metric!r}")
 
@@ -283,53 +275,6 @@ def _segment_length(settings: Settings, program: Program, progress: Progress) ->
         if interval:
             left = min(left, interval - progress.done % interval)
     return max(1, min(in_time, left, program.max_updates))
-
-
-def metric_rows(metrics: Metrics, settings: Settings, done: int) -> pd.DataFrame:
-    """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
-    num_updates, num_runs = metrics["episodes"].shape
-    update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
-    run = np.tile(np.arange(num_runs), num_updates)
-    rows = {
-        "run": run,
-        "seed": np.asarray(settings.seeds)[run],
-        "update": update,
-        "env_steps": update * settings.steps_per_update,
-    }
-    return pd.DataFrame(rows | _means({name: np.asarray(x).reshape(-1) for name, x in metrics.items()}))
-
-
-def evaluation_rows(metrics: dict[str, Metrics], settings: Settings, done: int) -> pd.DataFrame:
-    """One row per mode and run from metrics [R] of each mode."""
-    frames = []
-    for mode, values in metrics.items():
-        rows = {
-            "run": np.arange(settings.num_seeds),
-            "seed": np.asarray(settings.seeds),
-            "update": done,
-            "env_steps": done * settings.steps_per_update,
-            "mode": mode,
-        }
-        frames.append(pd.DataFrame(rows | _means(values)))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _means(metrics: Metrics) -> dict[str, np.ndarray]:
-    """`sum/<name>` divided by `episodes`, missing (NaN) where none ended; the other metrics as they are."""
-    episodes = np.asarray(metrics["episodes"])
-    means = {}
-    for name, values in metrics.items():
-        if name.startswith("sum/"):
-            values = np.divide(values, episodes, out=np.full(episodes.shape, np.nan), where=episodes > 0)
-        means[_column(name)] = np.asarray(values)
-    return means
-
-
-def _column(name: str) -> str:
-    """The column of metrics.parquet for a metric of the program."""
-    if name == "sum/success":
-        return "success_rate"
-    return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
 
 
 def _evaluate(experiment: Experiment, program: Program, state: TrainState, done: int) -> pd.DataFrame:
