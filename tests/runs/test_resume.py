@@ -1,8 +1,11 @@
 """A training that was interrupted and started again equals an unbroken one, bit for bit."""
 
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +21,9 @@ from src_pure.runs import rundir, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
+from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
+from tests.test_command_line import TINY
 
 NOBODY = 65534  # a user without rights
 
@@ -159,6 +164,24 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
         assert not list(folder.rglob("*.partial"))
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
+
+
+@pytest.mark.slow
+def test_an_exceeded_quota_ends_it_in_one_line(tmp_path):
+    """No file may be larger than 100 kB; a checkpoint of 64 units has one that is."""
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    options = [*TINY, "model.size=64", "checkpoint.updates=3", f"run_dir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "trainer_pure.py", *options],
+        cwd=REPOSITORY,
+        env=environment,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1 and "cannot write" in done.stderr and "File too large" in done.stderr
+    assert len(pd.read_parquet(tmp_path / "run" / "metrics.parquet")) >= 3
 
 
 @pytest.fixture
