@@ -27,8 +27,18 @@ NUM_ENVS, NUM_STEPS = 64, 20
 SETTINGS = ["task.corridor_len=160", f"num_envs={NUM_ENVS}", "num_steps=128", "algo.num_minibatches=8"]
 BASELINE = "gtrxl, projecting"
 CASES = {name: [f"model={name}"] for name in known_names("model")}
-CASES |= {"gtrxl, memory 256": ["model=gtrxl", "model.memory_len=256"], BASELINE: ["model=gtrxl"]}
-RATIOS = ((BASELINE, "gtrxl"), ("gtrxl, memory 256", "gtrxl"), ("gtrxl", "agalite"))
+CASES |= {
+    "galite, released": ["model=galite", "model.decay=released"],
+    "gtrxl, memory 256": ["model=gtrxl", "model.memory_len=256"],
+    BASELINE: ["model=gtrxl"],
+}
+RATIOS = (
+    (BASELINE, "gtrxl"),
+    ("gtrxl, memory 256", "gtrxl"),
+    ("gtrxl", "agalite"),
+    ("galite", "agalite"),
+    ("galite, released", "agalite"),
+)
 
 
 def attend_by_projecting(
