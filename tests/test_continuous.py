@@ -13,7 +13,8 @@ PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "algo.truncation=bootstr
 TINY = ["model=gru", "model.size=8", "num_envs=8", "num_steps=16", "policy.head_size=null", "task.time_limit=5"]
 
 
-@pytest.mark.parametrize("algo", ["algo=ppo", pytest.param("algo=a2c", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["algo=ppo", "algo=a2c"])
 def test_ratio_stays_one_without_learning(algo):
     """Of samples as they were drawn, also where the environment was given them clipped."""
     experiment = build(compose([*PENDULUM, *TINY, algo, "algo.learning_rate=0", "observation.last_action=true"]))

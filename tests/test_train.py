@@ -121,6 +121,7 @@ def test_ratio_stays_one_without_learning(name):
     assert np.all(metrics["episodes"] > 0)
 
 
+@pytest.mark.slow
 def test_a2c_acts_and_learns_on_the_same_policy():
     init, update = make_train(*make(GRU(8)))
     algo = A2C(num_steps=16)

@@ -203,7 +203,8 @@ def test_when_worlds_are_made_changes_nothing_else(truncation):
     jax.tree.map(np.testing.assert_array_equal, every_step, on_demand)
 
 
-@pytest.mark.parametrize("reset_ratio", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("reset_ratio", [1, 3])
 def test_pixels_are_drawn_once_per_step(reset_ratio):
     """As often as `observe` alone draws the agent's window: neither for the step nor for the reset besides."""
     environment = MysteryPath("grid", time_limit=2)

@@ -128,7 +128,9 @@ def test_every_combination_builds(block):
         assert [x.shape for x in jax.tree.leaves(new_carry)] == [x.shape for x in jax.tree.leaves(carry)]
 
 
-@pytest.mark.parametrize("block", [pytest.param("gtrxl", marks=pytest.mark.slow), "trxl", "post-ln"])
+@pytest.mark.parametrize(
+    "block", [*(pytest.param(block, marks=pytest.mark.slow) for block in ("gtrxl", "trxl")), "post-ln"]
+)
 def test_blocks_remember(block):
     model = GaLiTe(2, 16, 2, 8, 8, eta=2, block=block)
     inputs = jax.random.normal(jax.random.key(0), (6, B, 4))

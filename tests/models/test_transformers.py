@@ -51,7 +51,9 @@ def test_equals_the_loop(name):
     np.testing.assert_allclose(out, oracles.transformer_loop(params, model, inputs, reset), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "halting_bias"), [("universal", -3.0), ("integrated", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "halting_bias"), [("universal", -3.0), pytest.param("integrated", -1.0, marks=pytest.mark.slow)]
+)
 def test_adaptive_equals_the_loop(name, halting_bias):
     residual, positions = ADAPTIVE[name]
     model = AdaptiveTransformer(max_iterations=3, residual=residual, positions=positions, **SIZES)
@@ -73,9 +75,9 @@ def test_rezero_is_the_identity_at_first():
     inputs, reset = random_inputs()
     model = Transformer(residual="rezero", **SIZES)
     carry = model.initialize_carry(B)
-    params = model.init(jax.random.key(0), carry, inputs, reset)
+    params = jax.jit(model.init)(jax.random.key(0), carry, inputs, reset)
     embedded = jax.nn.relu(inputs @ params["params"]["embed"]["kernel"])
-    np.testing.assert_allclose(model.apply(params, carry, inputs, reset)[1], embedded, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, carry, inputs, reset)[1], embedded, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("memory_len", "state"), [(128, 66_000), (256, 132_000)])
