@@ -8,7 +8,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str]) -> int:
                 print(f"{experiment.name} is finished: everything is in {run_dir.path}")
                 return failed_code(run_dir.summary())
             start, lines = rewind(run_dir, experiment)
+            for line in lines:
+                run_dir.log(line)
+                print(line, file=sys.stderr)
         except LockedError as error:
             return stop(LOCKED, error)
         except (ConfigError, CheckpointError, OSError) as error:
             return stop(WRONG_INPUT, error)
-        for line in lines:
-            run_dir.log(line)
-            print(line, file=sys.stderr)
         stack.callback(run_dir.discard)
         return run(experiment, config, run_dir, start, told_to_stop)
 
@@ -84,15 +84,20 @@ def run(
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
             summary = train(experiment, run_dir, sinks, start, told_to_stop)
+    except BrokenPipeError:
+        return stop(CANNOT_WRITE, f"standard output was closed; what was saved in {run_dir.path} stays")
     except (ConnectionError, ConfigError) as error:
         return stop(WRONG_INPUT, error)
     except (CheckpointError, OSError) as error:
         return stop(CANNOT_WRITE, f"stopped in {run_dir.path}: {one_line(error)}; what was saved before stays")
     except Preempted as error:
-        run_dir.log(str(error))
+        run_dir.disposable = False
+        with suppress(OSError):  # it is told anyway
+            run_dir.log(str(error))
         return stop(PREEMPTED, f"{error}; the same command with run_dir={run_dir.path} continues")
     except NumericalError as error:
-        run_dir.log(f"error: {error}")
+        with suppress(OSError):
+            run_dir.log(f"error: {error}")
         return stop(NOT_A_NUMBER, error)
     except KeyboardInterrupt:
         return stop(INTERRUPTED, f"interrupted; what was done is in {run_dir.path}")

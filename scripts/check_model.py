@@ -52,7 +52,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    num_steps = options.steps or max(NUM_STEPS, WINDOWS * component.get("memory_len", 0))
+    num_steps = options.steps or max(NUM_STEPS, WINDOWS * getattr(model, "memory_len", 0))
     checks = check_model(model, num_steps)
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:

@@ -102,7 +102,10 @@ def steps_error(s: Subject) -> float:
 
 
 def reset_error(s: Subject) -> float:
-    """(b) A reset against a fresh carry: at the first step of a call, and within one after another past."""
+    """(b) A reset against a fresh carry: at the first step of a call, and within one after another past.
+
+    Also after a past of an odd number of steps: what repeats every other step would hide behind an even one.
+    """
     half, never = len(s.inputs) // 2, jnp.zeros_like(s.reset)
     without, with_first = s.reset.at[0].set(False), s.reset.at[0].set(True)
     within, other_past = s.reset.at[half].set(True), s.inputs.at[:half].multiply(-2.0)
@@ -112,6 +115,8 @@ def reset_error(s: Subject) -> float:
         used = run(s.fresh, s.inputs, never)[0]
         errors.append(difference(run(used, s.inputs, with_first)[1], run(s.fresh, s.inputs, without)[1]))
         errors.append(difference(run(s.fresh, other_past, within)[1][half:], run(s.fresh, s.inputs, within)[1][half:]))
+    few = s.run(1, s.fresh, s.inputs[:3], never[:3])[0]
+    errors.append(difference(s.run(1, few, s.inputs, with_first)[1], s.run(1, s.fresh, s.inputs, without)[1]))
     return largest(errors)
 
 

@@ -94,8 +94,10 @@ def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
     assert trainer_pure.main([*TINY, "num_seeds=2", "seed=3", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
     error = capsys.readouterr().err
     assert re.search(r"(loss|param_norm) of seed 3 is (nan|inf) since update \d+", error)
-    assert "error: no run is left" in error
+    assert re.search(r"error: no run is left: seed 3 at update \d+, seed 4 at update \d+ failed", error)
     assert (folder / "metrics.parquet").exists()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["failed"]) == {"3", "4"} and summary["final"] == {}
 
 
 def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):

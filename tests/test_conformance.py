@@ -60,6 +60,19 @@ class ResetsTooLate(Right):
         return average(carry, inputs, jnp.concatenate([jnp.zeros_like(reset[:1]), reset[:-1]]))
 
 
+class CountsOn(Right):
+    """Has a sign for every other step, counted over resets."""
+
+    def initialize_carry(self, batch_size):
+        return jnp.zeros((batch_size, D_IN)), jnp.zeros(batch_size, jnp.int32)
+
+    def __call__(self, carry, inputs, reset):
+        h, time = carry
+        h, out = average(h, inputs, reset)
+        times = time + jnp.arange(len(inputs))[:, None]  # [T, B]
+        return (h, time + len(inputs)), out * jnp.where(times % 2, -1.0, 1.0)[..., None]
+
+
 class ResetsAfterwards(Right):
     """Clears the memory behind the first step of an episode, in every mode alike."""
 
@@ -122,6 +135,7 @@ def broken(model):
     [
         (Right(), set()),
         (IgnoresReset(), {RESET}),
+        (CountsOn(), {RESET}),
         (ResetsTooLate(), {STEPS, RESET, RATIO}),
         (ResetsAfterwards(), {RESET}),
         (SeesTheFuture(), {STEPS, CAUSAL, RATIO}),

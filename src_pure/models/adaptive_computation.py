@@ -49,7 +49,7 @@ class AdaptiveTransformer(nn.Module):
     def __call__(self, carry: TransformerCarry, inputs: Array, reset: Array) -> tuple[TransformerCarry, Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
         block = BLOCKS[self.residual](self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name="block")
-        halting = nn.Dense(1, bias_init=nn.initializers.ones, name="halting")
+        halting = nn.Dense(1, kernel_init=nn.initializers.orthogonal(), bias_init=nn.initializers.ones, name="halting")
         time = episode_time(carry.time, reset)
         x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
 

@@ -155,16 +155,13 @@ def train(
                 sink.log(rows, progress.elapsed)
             _warn(rows, run_dir, MAX_LOG_RATIO[precision_of(experiment.policy.memory)])
             if len(progress.failed) == settings.num_seeds:
-                raise NumericalError(
-                    f"no run is left; metrics up to update {rows['update'].max()} are in {run_dir.path}"
-                )
+                run_dir.write_summary(_summary(experiment, run_dir, program, state, progress))
+                listed = ", ".join(f"seed {settings.seeds[run]} at update {at}" for run, at in progress.failed.items())
+                raise NumericalError(f"no run is left: {listed} failed; what was written is in {run_dir.path}")
             if _checkpoint_due(settings, progress):
                 _save(checkpoints, state, progress, experiment)
         checkpoints.wait()
-    seconds = progress.seconds_before + progress.elapsed
-    summary = _summary(experiment, run_dir, program, state, seconds)
-    summary["failed"] = {settings.seeds[run]: update for run, update in progress.failed.items()}  # by seed
-    summary["wall_seconds"] = progress.wall_seconds()
+    summary = _summary(experiment, run_dir, program, state, progress)
     run_dir.write_summary(summary)
     return summary
 
@@ -234,27 +231,30 @@ def _evaluation_due(settings: Settings, done: int) -> bool:
 
 
 def _summary(
-    experiment: Experiment, run_dir: RunDir, program: Program, state: TrainState, elapsed: float
+    experiment: Experiment, run_dir: RunDir, program: Program, state: TrainState, progress: Progress
 ) -> dict[str, Any]:
-    """What summary.json says: `final` are the scores of the sampled policy in the last evaluation."""
+    """What summary.json says: `final` are the scores of the sampled policy at the end, none where no run came to it."""
     settings = experiment.settings
-    evaluation = run_dir.evaluation.rows.to_pandas()
+    evaluated = run_dir.evaluation.rows
+    evaluation = pd.DataFrame(columns=["update", "mode", "unfinished"]) if evaluated is None else evaluated.to_pandas()
+    evaluation = evaluation[evaluation["update"] == settings.num_updates]
     scores = final_scores(evaluation)
-    unfinished = evaluation[evaluation["update"] == settings.num_updates].groupby("mode")["unfinished"].sum()
-    env_steps = settings.num_updates * settings.steps_per_update
+    env_steps = progress.done * settings.steps_per_update
     training = run_dir.metrics.rows.to_pandas()
     shared = training.get("episode_shared_world", pd.Series(dtype=float)) * training["episodes"]
     return {
         "name": experiment.name,
         "parameters": num_parameters(state.learner.params) // settings.num_seeds,
-        "steps_per_second": env_steps * settings.num_seeds / elapsed,
+        "steps_per_second": env_steps * settings.num_seeds / (progress.seconds_before + progress.elapsed),
         "compile_seconds": program.compile_seconds,
         "env_steps": env_steps,
+        "wall_seconds": progress.wall_seconds(),
         "runs": settings.num_seeds,
-        "final": scores["sampled"],
-        "final_greedy": scores["greedy"],
+        "failed": {settings.seeds[run]: update for run, update in progress.failed.items()},  # by seed
+        "final": scores.get("sampled", {}),
+        "final_greedy": scores.get("greedy", {}),
         "episodes_in_shared_worlds": round(shared.sum()),
-        "final_unfinished_episodes": unfinished.to_dict(),
+        "final_unfinished_episodes": evaluation.groupby("mode")["unfinished"].sum().to_dict(),
         "versions": versions(),
         "commit": git_commit(),
     }

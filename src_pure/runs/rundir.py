@@ -57,8 +57,8 @@ class ParquetTable:
     def __init__(self, path: Path):
         self.path = path
         try:
-            self.rows: pa.Table | None = pq.read_table(path) if path.exists() else None
-        except (OSError, pa.ArrowException) as error:
+            self.rows: pa.Table | None = pq.read_table(path, page_checksum_verification=True) if path.exists() else None
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
     def append(self, frame: pd.DataFrame) -> None:
@@ -88,7 +88,7 @@ class ParquetTable:
 
     def _replace(self, rows: pa.Table) -> None:
         with replacing(self.path) as file:
-            pq.write_table(rows, file)
+            pq.write_table(rows, file, write_page_checksum=True)
         self.rows = rows
 
 
@@ -130,6 +130,7 @@ class RunDir:
 
     def __init__(self, path: Path):
         self.path = path
+        self.disposable = False  # made by this process, for a run that nobody is to continue yet
         self.metrics = ParquetTable(path / "metrics.parquet")
         self.evaluation = ParquetTable(path / "evaluation.parquet")
 
@@ -141,6 +142,7 @@ class RunDir:
         (path / CHECKPOINTS).mkdir(exist_ok=True)
         run_dir = cls(path)
         run_dir.write_config(config_yaml)  # last: with it the folder can be continued
+        run_dir.disposable = True
         return run_dir
 
     @staticmethod
@@ -158,7 +160,9 @@ class RunDir:
         self.evaluation.rewind(update)
 
     def discard(self) -> None:
-        """Nothing is left of a run that never came to its first metrics: its folder is free for another try."""
+        """Nothing is left of a new run that never came to its first metrics: its folder is free for another try."""
+        if not self.disposable:
+            return
         try:
             begun = self.metrics.path.name in os.listdir(self.path) or os.listdir(self.checkpoints)
         except OSError:
@@ -187,9 +191,14 @@ class RunDir:
     def summary(self) -> dict[str, Any] | None:
         """What summary.json says, None before the end of a run."""
         path = self.path / "summary.json"
+        if not path.exists():
+            return None
         try:
-            return json.loads(path.read_bytes()) if path.exists() else None
-        except ValueError as error:
+            summary = json.loads(path.read_bytes())
+            if not {"env_steps", "runs"} <= set(summary):
+                raise ValueError("it has no env_steps and runs")
+            return summary
+        except (ValueError, TypeError) as error:
             raise OSError(f"{path} cannot be read: {error}; delete it to have it written again") from error
 
     def log(self, line: str) -> None:

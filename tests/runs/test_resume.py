@@ -151,7 +151,7 @@ def test_a_folder_that_vanishes_ends_it_in_one_line(tmp_path, monkeypatch, capsy
 def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     for module, name, update in ((rundir.pq, "write_table", 4), (sealed, "digests", 3)):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src_pure.runs import rundir
-from src_pure.runs.rundir import RunDir, read_metrics
+from src_pure.runs.rundir import ParquetTable, RunDir, read_metrics
 from tests.runs.frames import metrics_frame
 
 
@@ -130,7 +130,7 @@ def test_evaluation_is_a_file_of_its_own(run):
 def test_a_write_that_dies_half_way_leaves_the_old_file(run, monkeypatch):
     run.append_metrics(metrics_frame([1, 2]))
 
-    def die(table, file):
+    def die(table, file, **_):
         file.write(b"PAR1 half of a")
         raise KeyboardInterrupt
 
@@ -174,3 +174,27 @@ def test_log_lines_are_appended_with_their_time(run):
     RunDir(run.path).log("done")
     lines = (run.path / "log.txt").read_text().splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["compiled in 3 s", "done"]
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    """One byte is another: the table is read as it was written, or not at all."""
+    path = tmp_path / "metrics.parquet"
+    numbers = np.random.default_rng(0).normal(size=(40, 5))
+    ParquetTable(path).append(pd.DataFrame(numbers, columns=list("abcde")).assign(update=range(1, 41)))
+    content, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
+    for offset in rng.integers(len(content), size=100):
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 0x10]) + content[offset + 1 :])
+        try:
+            np.testing.assert_array_equal(ParquetTable(path).rows.to_pandas()[list("abcde")], numbers)
+        except OSError as error:
+            assert "cannot be read" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def test_only_a_new_run_is_discarded(tmp_path):
+    new = RunDir.create(tmp_path / "new", "seed: 0\n")
+    RunDir(tmp_path / "new").discard()
+    assert (tmp_path / "new" / "config.yaml").exists()
+    new.discard()
+    assert not (tmp_path / "new").exists()
