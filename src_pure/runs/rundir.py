@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from src_pure.runs.lock import LOCK
+from src_pure.runs.sealed import flush
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -47,6 +48,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -40,9 +40,9 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         (partial / f"{kind}.json").write_text(json.dumps(description, indent=2) + "\n")
         (partial / DIGESTS).write_text(json.dumps(digests(partial), indent=2) + "\n")
         for item in [*partial.rglob("*"), partial]:
-            _flush(item)
+            flush(item)
         partial.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"cannot write {path}: {one_line(error)}") from error
@@ -88,7 +88,7 @@ def one_line(error: object, limit: int = 300) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """What was written to a file or folder survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
