@@ -60,6 +60,7 @@ def test_runs_together_equal_runs_alone():
     assert not np.allclose(kernels[1], kernels[2])
 
 
+@pytest.mark.slow
 def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
     keys, rates = training_keys([5, 6, 7]), jnp.array([1e-3, 1e38, 1e-3])
     together, metrics = train_runs(keys, rates)
@@ -170,6 +171,7 @@ def test_evaluation_reads_parameters_alone():
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
 
 
+@pytest.mark.slow
 def test_evaluation_cuts_off_endless_episodes():
     env, policy = make(GRU(8), num_envs=8)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params

@@ -91,7 +91,7 @@ def test_action_must_match_the_observation(name):
         assert jax.nn.softmax(outputs(learned(name)["match"], [[sign, 0]]).logits)[0, right] > 0.9
 
 
-@pytest.mark.parametrize("name", ALGOS)
+@pytest.mark.parametrize("name", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_action_must_match_what_was_seen(name):
     """With a memory the right action is known three steps later, without one it cannot be."""
     params = learned(name, "gru", probes=("remember",), duration=2)["remember"]

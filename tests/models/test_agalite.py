@@ -101,6 +101,7 @@ def test_paper_1_ignores_keys_and_queries():
         np.testing.assert_allclose(out[t], mean, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_phase_is_exact_after_a_long_episode():
     """After 2e6 steps of one episode the cosines are those of the integer, not of a rounded float."""
     arrays, _ = projections(num_steps=5)
