@@ -25,7 +25,7 @@ from src_pure.runs.loop import NumericalError, train
 from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import PREEMPTED, Preempted, noticed
 from src_pure.runs.resume import finished, opened, rewind
-from src_pure.runs.rundir import RunDir
+from src_pure.runs.rundir import RunDir, main_metric
 from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.usage import usage
 
@@ -136,7 +136,7 @@ def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) 
 def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     """Prints what came out, on fresh evaluation episodes."""
     for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
-        metric = "success_rate" if "success_rate" in scores else "episode_return"
+        metric = main_metric(scores)
         score = scores[metric]
         unfinished = summary["final_unfinished_episodes"][mode]
         cut_off = f", {unfinished:,} more were cut off at evaluation.max_steps" if unfinished else ""

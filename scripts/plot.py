@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from src_pure.runs.plotting import plot_curves, short_labels
-from src_pure.runs.rundir import read_metrics
+from src_pure.runs.rundir import main_metric, read_metrics
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -35,9 +35,7 @@ def check(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[s
             )
     known = [name for name in frames[0] if all(name in frame for frame in frames)]
     known = [name for name in known if name not in ("run", "seed", "update", "env_steps")]
-    metrics = list(dict.fromkeys(options.metric or [])) or [
-        "success_rate" if "success_rate" in known else "episode_return"
-    ]
+    metrics = list(dict.fromkeys(options.metric or [])) or [main_metric(known)]
     for name in metrics:
         if name not in known:
             closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(name, known, n=1))

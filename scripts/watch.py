@@ -15,7 +15,7 @@ from src_pure.runs.checkpoint import Checkpoint
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
 from src_pure.runs.sealed import CheckpointError
-from src_pure.runs.watching import play, write_gif
+from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
 
@@ -65,7 +65,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         experiment = build(checkpoint.config)
         params = params_for(options.policy, experiment, checkpoint, options.run)
         keys = jax.random.split(jax.random.key(options.seed), options.episodes)
-        episodes = [list(play(experiment, params, key, options.greedy, options.max_steps)) for key in keys]
+        play = player(experiment, params, options.greedy, options.max_steps)
+        episodes = [play(key) for key in keys]
         out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
         write_gif(episodes, out)
     except (ConfigError, CheckpointError, OSError) as error:

@@ -32,7 +32,7 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
         def step(loop):
             actor, playing, episodes, time = loop
             key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
-            carry, output = policy_step(policy.apply, params, actor)
+            carry, output = policy_step(policy.apply, params, actor.carry, actor.timestep.obs, actor.timestep.reset)
             sampled = distribution.sample(key_action, output.logits)
             action = jnp.where(greedy, distribution.mode(output.logits), sampled)
             env_state, timestep = env.step(key_env, actor.env_state, action)

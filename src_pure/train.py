@@ -13,7 +13,19 @@ from src_pure.algos.base import Algorithm, Apply
 from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
-from src_pure.types import Actor, Array, Key, Learner, Metrics, Params, Timestep, TrainState, Trajectory
+from src_pure.types import (
+    Actor,
+    Array,
+    Carry,
+    Key,
+    Learner,
+    Metrics,
+    Params,
+    PolicyOutput,
+    Timestep,
+    TrainState,
+    Trajectory,
+)
 
 InitFn = Callable[[Key, Algorithm], TrainState]
 UpdateFn = Callable[[TrainState, Algorithm], tuple[TrainState, Metrics]]
@@ -57,10 +69,9 @@ def sown_means(sown: dict[str, Any]) -> Metrics:
     return {path[-1]: jnp.mean(jnp.stack(values)) for path, values in arrays.items()}
 
 
-def policy_step(apply: Apply, params: Params, actor: Actor):
-    """(carry, PolicyOutput without the axis of time) for the observation that the actor is looking at."""
-    timestep = actor.timestep
-    carry, output = apply(params, actor.carry, timestep.obs[None], timestep.reset[None])
+def policy_step(apply: Apply, params: Params, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
+    """(carry, output without the axis of time) for one observation of each environment: obs [B, ...], reset [B]."""
+    carry, output = apply(params, carry, obs[None], reset[None])
     return carry, jax.tree.map(lambda x: x[0], output)
 
 
@@ -72,7 +83,7 @@ def rollout(
     def step(loop, key):
         actor, episodes = loop
         key_action, key_env = jax.random.split(key)
-        carry, output = policy_step(apply, params, actor)
+        carry, output = policy_step(apply, params, actor.carry, actor.timestep.obs, actor.timestep.reset)
         action = distribution.sample(key_action, output.logits)
         env_state, timestep = env.step(key_env, actor.env_state, action)
         transition = Trajectory(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from src_pure.ops.pixels import as_float
-from src_pure.types import Array
+from src_pure.types import Array, Key
 
 
 class Discrete(NamedTuple):
@@ -37,6 +37,10 @@ class Discrete(NamedTuple):
         """x as it is."""
         return x
 
+    def sample(self, key: Key) -> Array:
+        """One of them, all alike."""
+        return jax.random.randint(key, (), 0, self.n)
+
 
 class Box(NamedTuple):
     """Arrays of one shape and dtype, each entry between low and high."""
@@ -59,6 +63,10 @@ class Box(NamedTuple):
     def clip(self, x: Array) -> Array:
         """x with every entry between low and high."""
         return jnp.clip(x, self.low, self.high)
+
+    def sample(self, key: Key) -> Array:
+        """Entries uniform between low and high, which are finite."""
+        return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high)
 
 
 Space = Discrete | Box

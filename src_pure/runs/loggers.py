@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from src_pure.runs.rundir import floats, over_episodes, replacing
+from src_pure.runs.rundir import floats, main_metric, over_episodes, replacing
 
 MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
 
@@ -60,7 +60,7 @@ class Meter:
 
 def score(frame: pd.DataFrame) -> str:
     """Success rate, or else return, over all episodes of the frame, and how many these are."""
-    metric = "success_rate" if "success_rate" in frame else "episode_return"
+    metric = main_metric(frame)
     known = frame[frame[metric].notna()]
     episodes = int(known["episodes"].sum())
     if not episodes:

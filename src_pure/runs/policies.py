@@ -17,8 +17,9 @@ from flax import serialization
 from src_pure.build import ConfigError, Experiment, build
 from src_pure.ops import distribution
 from src_pure.runs.checkpoint import Checkpoint, filled, latest
-from src_pure.runs.rundir import ParquetTable, RunDir, over_episodes
+from src_pure.runs.rundir import ParquetTable, RunDir, main_metric, over_episodes
 from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
+from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params
 
 FORMAT = 1  # of the folder described above
@@ -73,7 +74,7 @@ def best_run(path: Path, metric: str | None) -> tuple[int, str]:
         raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
     rows = evaluation.to_pandas()
     known = [name for name in rows if over_episodes(name)]
-    metric = metric or ("success_rate" if "success_rate" in known else "episode_return")
+    metric = metric or main_metric(known)
     if metric not in known:
         raise ConfigError(f"metric must be one of {', '.join(known)}, got {metric!r}")
     rows = rows[(rows["update"] == rows["update"].max()) & (rows["mode"] == "sampled") & rows[metric].notna()]
@@ -107,9 +108,8 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
 
     @jax.jit
     def step(params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        carry, output = policy.apply(params, carry, obs[None], reset[None])
-        logits = jax.tree.map(lambda x: x[0], output.logits)
-        return carry, distribution.mode(logits) if key is None else distribution.sample(key, logits)
+        carry, output = policy_step(policy.apply, params, carry, obs, reset)
+        return carry, distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
 
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
         obs, reset = jnp.asarray(obs), jnp.asarray(reset)

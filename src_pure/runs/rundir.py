@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,11 @@ FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
 def over_episodes(metric: str) -> bool:
     """Whether a column is a mean over the episodes of its row, so that rows weigh as many episodes as they hold."""
     return metric == "success_rate" or metric.startswith("episode_")
+
+
+def main_metric(metrics: Container[str]) -> str:
+    """The one that says how good a policy is: success_rate where the task has it, else episode_return."""
+    return "success_rate" if "success_rate" in metrics else "episode_return"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """An agent at play as a GIF: what the environment renders, with what was done, earned and expected below it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -10,64 +10,64 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src_pure.build import ConfigError, Experiment
 from src_pure.envs.history import WithHistory
-from src_pure.envs.spaces import Discrete, Space
 from src_pure.ops import distribution
-from src_pure.types import Array, Key, Params
+from src_pure.train import policy_step
+from src_pure.types import Key, Params
 
 WIDTH = 384  # pixels of a frame; pictures are enlarged by a whole number to about this
 LINE = 18  # pixels of a line of text
 FRAME_MS, LAST_FRAME_MS = 150, 1200
 
 
-def play(
-    experiment: Experiment, params: Params | None, key: Key, greedy: bool, max_steps: int
-) -> Iterator[Image.Image]:
-    """The frames of one episode, the start and the end included; random actions where params is None.
+def player(
+    experiment: Experiment, params: Params | None, greedy: bool, max_steps: int
+) -> Callable[[Key], list[Image.Image]]:
+    """play(key) -> the frames of one episode, the start and the end included; random actions where params is None.
 
-    Raises ConfigError for an environment that has no pictures.
+    What it needs is compiled with the first episode. Raises ConfigError for an environment that has no pictures.
     """
     env, env_params, policy = experiment.env.env, experiment.env.params, experiment.policy
+    action_space = env.action_space(env_params)
     shown = env.env if isinstance(env, WithHistory) else env
     if not hasattr(shown, "render"):
         raise ConfigError(f"{type(shown).__name__} has no render(state, params), so there is nothing to watch")
+    reset, step, render = jax.jit(env.reset_env), jax.jit(env.step_env), jax.jit(env.render)
 
     @jax.jit
-    def decide(key, carry, obs, reset):
+    def decide(key, carry, obs, first):
         if params is None:
-            return carry, random_action(key, env.action_space(env_params)), jnp.nan
-        carry, output = policy.apply(params, carry, obs[None, None], reset[None, None])
-        logits = jax.tree.map(lambda x: x[0, 0], output.logits)
-        return carry, distribution.mode(logits) if greedy else distribution.sample(key, logits), output.value[0, 0]
+            return carry, action_space.sample(key), jnp.nan
+        carry, output = policy_step(policy.apply, params, carry, obs[None], first[None])
+        logits, value = jax.tree.map(lambda x: x[0], output)
+        return carry, distribution.mode(logits) if greedy else distribution.sample(key, logits), value
 
-    clip, step, render = env.action_space(env_params).clip, jax.jit(env.step_env), jax.jit(env.render)
-    key_reset, key = jax.random.split(key)
-    obs, state = jax.jit(env.reset_env)(key_reset, env_params)
-    carry, reward, total, finished = policy.initialize_carry(1), 0.0, 0.0, False
-    for time in range(max_steps + 1):
-        key_action, key_env, key = jax.random.split(key, 3)
-        carry, action, value = decide(key_action, carry, obs, jnp.bool_(time == 0))
-        last = finished or time == max_steps
-        lines = [f"step {time}   reward {reward:+.2f}   return {total:+.2f}"]
-        if last:
-            lines.append("end of the episode" if finished else f"cut off after {max_steps} steps")
-        else:
-            name = shown.action_names[int(action)] if hasattr(shown, "action_names") else str(np.asarray(action))
-            lines.append(f"action {name}" + ("" if params is None else f"   value {float(value):+.2f}"))
-        if hasattr(shown, "caption"):
-            lines.append(shown.caption(jax.device_get(state if shown is env else state.env)))
-        yield frame(np.asarray(render(state, env_params)), lines)
-        if last:
-            return
-        obs, state, reward, terminated, truncated, _ = step(key_env, state, clip(action), env_params)
-        reward, finished = float(reward), bool(terminated | truncated)
-        total += reward
+    def play(key: Key) -> list[Image.Image]:
+        key_reset, key = jax.random.split(key)
+        obs, state = reset(key_reset, env_params)
+        carry, reward, total, finished = policy.initialize_carry(1), 0.0, 0.0, False
+        frames = []
+        for time in range(max_steps + 1):
+            key_action, key_env, key = jax.random.split(key, 3)
+            carry, action, value = decide(key_action, carry, obs, jnp.bool_(time == 0))
+            last = finished or time == max_steps
+            lines = [f"step {time}   reward {reward:+.2f}   return {total:+.2f}"]
+            if last:
+                lines.append("end of the episode" if finished else f"cut off after {max_steps} steps")
+            else:
+                name = shown.action_names[int(action)] if hasattr(shown, "action_names") else str(np.asarray(action))
+                lines.append(f"action {name}" + ("" if params is None else f"   value {float(value):+.2f}"))
+            if hasattr(shown, "caption"):
+                lines.append(shown.caption(jax.device_get(state if shown is env else state.env)))
+            frames.append(frame(np.asarray(render(state, env_params)), lines))
+            if last:
+                break
+            action = action_space.clip(action)
+            obs, state, reward, terminated, truncated, _ = step(key_env, state, action, env_params)
+            reward, finished = float(reward), bool(terminated | truncated)
+            total += reward
+        return frames
 
-
-def random_action(key: Key, space: Space) -> Array:
-    """A uniform action; of a Box between its bounds."""
-    if isinstance(space, Discrete):
-        return jax.random.randint(key, (), 0, space.n)
-    return jax.random.uniform(key, space.shape, minval=space.low, maxval=space.high)
+    return play
 
 
 def frame(picture: np.ndarray, lines: Sequence[str]) -> Image.Image:

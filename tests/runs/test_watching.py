@@ -6,7 +6,7 @@ from PIL import Image
 
 from src_pure.build import ConfigError, build, compose
 from src_pure.runs import watching
-from src_pure.runs.watching import play, write_gif
+from src_pure.runs.watching import player, write_gif
 
 TASKS = {
     "tmaze": ["task.corridor_len=4", "task.time_limit=5"],
@@ -32,7 +32,7 @@ def said(monkeypatch):
     "task", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("craftax", "mysterypath"))) for name in TASKS]
 )
 def test_every_state_is_a_frame(task, said, tmp_path):
-    frames = list(play(experiment(task, "observation.last_action=true"), None, jax.random.key(0), False, 100))
+    frames = player(experiment(task, "observation.last_action=true"), None, False, 100)(jax.random.key(0))
     assert [line[0].split("   ")[0] for line in said] == [f"step {step}" for step in range(len(frames))]
     assert said[-1][1] == "end of the episode"
     assert len(frames) <= 6
@@ -47,7 +47,7 @@ def test_it_tells_what_the_agent_does_and_has_to_remember(said):
     built = experiment("tmaze", "task.corridor_len=1")
     obs = jax.numpy.zeros((1, 1, 16))
     params = built.policy.init(jax.random.key(0), built.policy.initialize_carry(1), obs, obs[..., 0] == 0)
-    list(play(built, params, jax.random.key(3), True, 3))
+    player(built, params, True, 3)(jax.random.key(3))
     first, last = said[0], said[-1]
     action, value = first[1].removeprefix("action ").split("   value ")
     assert action in ("up", "down", "left", "right") and float(value) == pytest.approx(float(value))
@@ -63,4 +63,4 @@ def test_it_tells_what_the_agent_does_and_has_to_remember(said):
 def test_what_has_no_pictures_is_refused():
     built = build(compose(["task=gymnax", "model=mlp"]))
     with pytest.raises(ConfigError, match="Gymnax has no render"):
-        next(play(built, None, jax.random.key(0), False, 3))
+        player(built, None, False, 3)
