@@ -108,10 +108,11 @@ def scan_readout(state: MatrixState, inputs: FactoredInputs, decay: Decay) -> tu
 
     def step(state, x):
         state = _advance(state, x, decay)
-        numerator = (state.matrix * x.query[..., None, :]).sum(-1)
+        numerator = _einsum("bhdf,bhf->bhd", state.matrix, x.query)
         return state, Readout(numerator, (state.normaliser * x.query).sum(-1))
 
-    return lax.scan(step, state, multiply_out(inputs))
+    factors = lax.optimization_barrier(multiply_out(inputs))  # else XLA multiplies a vector out for each row of C
+    return lax.scan(step, state, factors)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -235,8 +236,13 @@ def _released_forward(state, inputs):
 
 
 def _released_backward(residuals, cotangents):
-    starts, inputs = residuals
-    d_last, d_readout = cotangents
+    (starts, inputs), (d_last, d_readout) = residuals, cotangents
+    arguments = (starts, inputs, d_last, d_readout)
+    d_state, d_inputs = lax.platform_dependent(*arguments, cpu=_released_pullback_by_row, default=_released_pullback)
+    return d_state, d_inputs._replace(keep=None)
+
+
+def _released_pullback(starts, inputs, d_last, d_readout):
     num_steps = inputs.keep.shape[0]
 
     def chunk(carry, x):
@@ -250,7 +256,15 @@ def _released_backward(residuals, cotangents):
     behind = jax.tree.map(jnp.zeros_like, last)._replace(keep=jnp.ones_like(last.keep))
     split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
     (d_state, first), d_inputs = lax.scan(chunk, (d_last, behind), split, reverse=True)
-    return _through_decay(d_state, first), unchunk(d_inputs, num_steps)._replace(keep=None)
+    return _through_decay(d_state, first), unchunk(d_inputs, num_steps)
+
+
+def _released_pullback_by_row(starts, inputs, d_last, d_readout):
+    """As _released_pullback for one row of the batch after the other: the states of a chunk then stay in the cache."""
+    starts, inputs, d_readout = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :, None], (starts, inputs, d_readout))
+    d_last = jax.tree.map(lambda x: x[:, None], d_last)
+    d_state, d_inputs = lax.map(lambda x: _released_pullback(*x), (starts, inputs, d_last, d_readout))
+    return jax.tree.map(lambda x: x[:, 0], d_state), jax.tree.map(lambda x: x[:, :, 0].swapaxes(0, 1), d_inputs)
 
 
 def _released_again(state, x):
