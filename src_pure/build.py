@@ -336,7 +336,7 @@ def _explain_key(key: str, overrides: Sequence[str]) -> str:
         return f"{key} is a group of experiments: write +{key}=NAME with one of {', '.join(known_names(key))}"
     choices = [text for text in overrides if (CONFIG_DIR / text.partition("=")[0].lstrip("+")).is_dir()]
     known = [name for name in dotted(compose(choices)) if not name.endswith(("._target_", ".name"))]
-    return _unknown_key(key, [*known, *(f"+{group}" for group in groups)])
+    return _unknown_key(key, [*known, *COMPONENTS, *(f"+{group}" for group in groups)])
 
 
 def _experiment_groups() -> list[str]:

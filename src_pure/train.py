@@ -35,8 +35,8 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
-    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, and the mean of what the model sows
-    as intermediates on the observations behind the rollout.
+    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many steps of the environment
+    were no numbers, and the mean of what the model sows as intermediates on the observations behind the rollout.
     """
     apply = policy.apply
 
@@ -57,10 +57,23 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
         (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
-        metrics = episodes | losses | {"param_norm": optax.tree.norm(learner.params)} | sown_means(sown)
+        health = {
+            "param_norm": optax.tree.norm(learner.params),
+            "nonfinite_steps": nonfinite_steps(trajectory, actor.timestep.obs),
+        }
+        metrics = episodes | losses | health | sown_means(sown)
         return TrainState(learner, actor, key, state.update + 1), metrics
 
     return init, update
+
+
+def nonfinite_steps(trajectory: Trajectory, last_obs: Array) -> Array:
+    """How many observations, with those behind the rollout, [B, ...], and rewards are NaN or infinite."""
+
+    def count(x: Array, num_axes: int) -> Array:
+        return jnp.sum(~jnp.isfinite(x).all(axis=tuple(range(num_axes, x.ndim))))
+
+    return count(trajectory.obs, 2) + count(last_obs, 1) + count(trajectory.reward, 2)
 
 
 def sown_means(sown: dict[str, Any]) -> Metrics:
@@ -129,14 +142,15 @@ def run_updates(
 ) -> tuple[TrainState, Metrics]:
     """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
 
-    num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss or
-    parameters would stop being numbers keeps its parameters from then on: state.update [R] says how far each came. Its
+    num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss,
+    parameters, observations or rewards stop being numbers keeps its parameters from then on: state.update [R] says how
+    far each came. Its
     optimiser's state is NaN, so that it does not begin to learn again; keeping all of the old state would cost memory.
     """
 
     def update_while_finite(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
         new_state, metrics = update(state, algo)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"])
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"]) & (metrics["nonfinite_steps"] == 0)
         params, opt_state = new_state.learner
         params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), params, state.learner.params)
         opt_state = jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan) if _is_float(x) else x, opt_state)

@@ -1,11 +1,13 @@
 """Tiny environments with known values (after andyljones.com/posts/rl-debugging.html); each breaks on one bug."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from src_pure.envs.spaces import Box, Discrete
+from src_pure.envs.tmaze import TMaze
 
 KINDS = ("constant", "observed", "action", "match", "remember", "endless")
 
@@ -85,3 +87,17 @@ class Aim:
 
     def action_space(self, params):
         return Box(-3.0, 3.0, (2,))
+
+
+@dataclass(frozen=True)
+class BrokenTMaze(TMaze):
+    """A T-Maze whose observation, or reward, after 40 steps is infinite, or NaN."""
+
+    broken: str = "obs"
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, *rest = super().step_env(key, state, action, params)
+        now = state.time == 40
+        if self.broken == "obs":
+            return jnp.where(now, jnp.inf, obs), state, reward, *rest
+        return obs, state, jnp.where(now, jnp.nan, reward), *rest

@@ -109,6 +109,7 @@ def test_the_algorithm_knows_its_length():
 WRONG = {
     "task.corridr_len=3": "unknown key task.corridr_len; did you mean task.corridor_len?",
     "+task.corridr_len=3": "did you mean task.corridor_len?",
+    "mdel=gru": "did you mean model?",
     "nun_envs=3": "did you mean num_envs?",
     "+nun_envs=3": "did you mean num_envs?",
     "+tmaze=agalit": "must be one of agalite, arelit, ",

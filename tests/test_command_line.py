@@ -93,11 +93,23 @@ def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
     folder = tmp_path / "run"
     assert trainer_pure.main([*TINY, "num_seeds=2", "seed=3", "algo.learning_rate=1e38", f"run_dir={folder}"]) == 3
     error = capsys.readouterr().err
-    assert re.search(r"(loss|param_norm) of seed 3 is (nan|inf) since update \d+", error)
+    assert re.search(r"seed 3 failed at update \d+: the (loss|param_norm) is (nan|inf)", error)
     assert re.search(r"error: no run is left: seed 3 at update \d+, seed 4 at update \d+ failed", error)
     assert (folder / "metrics.parquet").exists()
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["failed"]) == {"3", "4"} and summary["final"] == {}
+
+
+@pytest.mark.parametrize("broken", ["obs", "reward"])
+def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys):
+    """And no smaller learning rate advised; what was saved before stays."""
+    env = ["task._target_=tests.probes.BrokenTMaze", f"+task.broken={broken}", "task.corridor_len=200"]
+    assert trainer_pure.main([*TINY, *env, "checkpoint.updates=1", f"run_dir={tmp_path / 'run'}"]) == 3
+    error = capsys.readouterr().err
+    assert "seed 0 failed at update 3: 4 observations or rewards are NaN or infinite" in error
+    assert "learning_rate" not in error
+    assert "no run is left: seed 0 at update 3 failed" in error
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 
 
 def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):

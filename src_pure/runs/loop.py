@@ -33,7 +33,7 @@ from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
 # Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stays below it
-MAX_LOG_RATIO = {"float32": 1e-3, "bfloat16": 1e-1}
+MAX_LOG_RATIO = {"float32": 1e-4, "bfloat16": 1e-1}
 
 
 class NumericalError(RuntimeError):
@@ -286,10 +286,11 @@ def _evaluate(experiment: Experiment, program: Program, state: TrainState, done:
 def _warn(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
     """Warns of runs that failed, and of a policy that acts otherwise than it learns."""
     for _, last in rows.groupby("run").tail(1).iterrows():
-        for name in (name for name in ("loss", "param_norm") if not np.isfinite(last[name])):
+        cause = _cause_of_failure(last)
+        if cause:
             print_and_log(
-                f"warning: the {name} of seed {last['seed']:.0f} is {last[name]} since update {last['update']:.0f}; "
-                f"this run keeps the parameters that it had before. Try a smaller algo.learning_rate",
+                f"warning: seed {last['seed']:.0f} failed at update {last['update']:.0f}: {cause}; this run keeps the "
+                "parameters that it had before",
                 run_dir,
             )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
@@ -299,6 +300,14 @@ def _warn(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
             "does the memory model give the same outputs step by step and as a sequence?",
             run_dir,
         )
+
+
+def _cause_of_failure(row: pd.Series) -> str:
+    """What of an update's metrics is no number and what to change; nothing where all of it is."""
+    if row["nonfinite_steps"]:
+        return f"{row['nonfinite_steps']:.0f} observations or rewards are NaN or infinite, correct the environment"
+    wrong = [f"the {name} is {row[name]}" for name in ("loss", "param_norm") if not np.isfinite(row[name])]
+    return f"{' and '.join(wrong)}, try a smaller algo.learning_rate" if wrong else ""
 
 
 def print_and_log(line: str, run_dir: RunDir) -> None:
