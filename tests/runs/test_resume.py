@@ -16,7 +16,7 @@ import pytest
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
-from src_pure.runs import rundir, sealed
+from src_pure.runs import parquet, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
@@ -154,7 +154,7 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, name, update in ((rundir.pq, "write_table", 4), (sealed, "digests", 3)):
+    for module, name, update in ((parquet.pq, "write_table", 4), (sealed, "digests", 3)):
         with monkeypatch.context() as patch:
             assert disturbed(monkeypatch, folder, update, lambda: patch.setattr(module, name, full)) == 4  # noqa: B023
         error = capsys.readouterr().err
