@@ -40,7 +40,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
 def export(folder: Path, options: Sequence[str]) -> Path:
     """The folder of the policy, written."""
     chosen = parse(options)
-    checkpoint, problems = newest_checkpoint(folder)
+    checkpoint, arrays, problems = newest_checkpoint(folder)
     for line in problems:
         print(f"export.py: {line}", file=sys.stderr)
     only = checkpoint.config["num_seeds"] == 1 and "metric" not in chosen
@@ -53,7 +53,7 @@ def export(folder: Path, options: Sequence[str]) -> Path:
     else:
         number = int(run)
     out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
-    export_policy(checkpoint, number, out)
+    export_policy(checkpoint, arrays, number, out)
     return out
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax.traverse_util import unflatten_dict
+from orbax.checkpoint import Checkpointer
 
 import trainer_pure
 from src_pure import load_policy
 from src_pure.build import ConfigError, build, compose
-from src_pure.runs import loop
+from src_pure.runs import checkpoint, loop
 from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import read_params, warm_start
+from src_pure.runs.policies import newest_checkpoint, read_params, warm_start
 from src_pure.runs.sealed import CheckpointError, digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
@@ -199,6 +200,26 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(unbroken, tmp_
     assert "10 is damaged" in capsys.readouterr().err
     assert read_params(tmp_path / "policy")[0]["update"] == 9
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("when", ["unsealed", "restore"])
+def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, tmp_path, monkeypatch, when):
+    """With checkpoint.keep=1: before its digests are compared, or after that, before its arrays are read."""
+    folder = shutil.copytree(unbroken, tmp_path / "run") / "checkpoints"
+    for name in ("3", "6", "9"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    holder = checkpoint if when == "unsealed" else Checkpointer
+    read = getattr(holder, when)
+
+    def meanwhile(*arguments):
+        if (folder / "10").exists():
+            shutil.copytree(folder / "10", folder / "12")
+            shutil.rmtree(folder / "10")
+        return read(*arguments)
+
+    monkeypatch.setattr(holder, when, meanwhile)
+    found, arrays, damaged = newest_checkpoint(tmp_path / "run")
+    assert found.path == folder / "12" and arrays and not damaged
 
 
 def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):
