@@ -13,6 +13,7 @@ import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -42,15 +43,27 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that was saved, by its name; raises RemovedError if they are not there any more."""
+        """Every array that was saved, by its name."""
         try:
-            arrays = _orbax().restore(self.path.resolve() / STATE)
+            return _orbax().restore(self.path.resolve() / STATE)
         except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
-            kind = CheckpointError if self.path.exists() else RemovedError
-            raise kind(f"{self.path} cannot be read: {one_line(error)}") from error
-        if not self.path.exists():  # what orbax does not find it may take for zeros
-            raise RemovedError(f"{self.path} was removed while it was read")
-        return arrays
+            raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
+
+    def arrays_beside_training(self) -> dict[str, np.ndarray]:
+        """The same of one that a training may remove; raises RemovedError if it does.
+
+        A copy is read, because orbax complains of what vanishes with a traceback in every thread.
+        """
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / self.path.name
+            try:
+                shutil.copytree(self.path, copy)
+            except OSError:
+                if self.path.exists():
+                    raise
+            if not self.path.exists():  # it is renamed before anything of it is removed
+                raise RemovedError(f"{self.path} was removed while it was read")
+            return self._replace(path=copy).arrays()
 
     def restore(self, like: TrainState) -> TrainState:
         """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""

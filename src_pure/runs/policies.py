@@ -65,7 +65,7 @@ def newest_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], li
             found, damaged = latest(path / "checkpoints")
             if found is None:
                 raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
-            return found, found.arrays(), list(damaged.values())
+            return found, found.arrays_beside_training(), list(damaged.values())
         except RemovedError:
             continue
 
