@@ -8,7 +8,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -158,12 +158,14 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
 
 
-def until_nobody_reads(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """The command's exit code, also where standard output is closed before all is read: `--help | head -1`."""
+def command_line(arguments: Sequence[str]) -> int:
+    """The exit code of main, also where it is interrupted before it trains, or `--help | head -1` reads no further."""
     code = 0
     try:
-        code = command(arguments)
+        code = main(arguments)
         print(end="", flush=True)
+    except KeyboardInterrupt:
+        code = stop(INTERRUPTED, "interrupted")
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         if not isinstance(error, BrokenPipeError):
@@ -175,4 +177,4 @@ if __name__ == "__main__":
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
-    sys.exit(until_nobody_reads(main, sys.argv[1:]))
+    sys.exit(command_line(sys.argv[1:]))

@@ -30,8 +30,8 @@ MOST_LINES = 8  # that a training writes before it is killed: 40 updates, so tha
 class Training:
     """A training in a process of its own, which says how far it came and where it continued."""
 
-    def __init__(self, folder, cache):
-        command = [sys.executable, "trainer_pure.py", *LONG, *OFTEN, f"run_dir={folder}"]
+    def __init__(self, folder, cache, options):
+        command = [sys.executable, "trainer_pure.py", *LONG, *options, f"run_dir={folder}"]
         small = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.folder = folder
         self.said = folder.with_suffix(".txt")
@@ -73,8 +73,8 @@ def start(tmp_path_factory):
     """A function that starts a training; all of them share compiled programs."""
     started, cache = [], tmp_path_factory.mktemp("cache")
 
-    def start(folder):
-        started.append(Training(folder, cache))
+    def start(folder, options=OFTEN):
+        started.append(Training(folder, cache, options))
         return started[-1]
 
     yield start
@@ -85,7 +85,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    start(folder).finish()
+    start(folder, options=[]).finish()
     return folder
 
 
@@ -102,7 +102,7 @@ def written(folder):
 
 
 def finish_and_compare(start, folder, unbroken):
-    begin, training = saved(folder), start(folder)
+    begin, training = saved(folder), start(folder, options=[])
     training.finish()
     assert f"continues after update {begin}\n" in training.output
     assert_same_run(unbroken, folder)
