@@ -26,7 +26,8 @@ def noticed(grace_seconds: float) -> Iterator[threading.Event]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
-    end_of_grace = threading.Timer(grace_seconds, _exit, [f"grace_seconds={grace_seconds:g} are over"])
+    seconds = min(grace_seconds, threading.TIMEOUT_MAX)
+    end_of_grace = threading.Timer(seconds, _exit, [f"grace_seconds={grace_seconds:g} are over"])
     end_of_grace.daemon = True
 
     def watch() -> None:

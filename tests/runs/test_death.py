@@ -23,8 +23,8 @@ from tests.test_command_line import TINY
 GRACE = 20  # seconds
 SMALL = [*TINY, "model.size=4", "policy.head_size=null", "num_envs=2", "num_steps=8", "algo.num_minibatches=1"]
 LONG = [*SMALL, "num_seeds=2", "total_steps=32000", "evaluation.interval=300"]  # 2,000 updates
-OFTEN = ["log_seconds=0.1", "checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
-MOST_LINES = 8  # that a training writes before it is killed: 40 updates, so that 30 of them are not its end
+OFTEN = ["checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
+MOST = 40  # updates that a training comes further before it is killed; all of them together are not its end
 
 
 class Training:
@@ -44,19 +44,24 @@ class Training:
         return self.said.read_text()
 
     @property
-    def updates(self):
-        """The last update of every segment that it has told."""
-        return [int(update) for update in re.findall(r"^update (\d+)/", self.output, re.M)]
+    def told(self):
+        """The last update that it has told of, 0 before any."""
+        return max(map(int, re.findall(r"^update (\d+)/", self.output, re.M)), default=0)
 
     @property
     def is_writing(self):
-        """Whether a checkpoint is begun and not ended."""
+        """Whether a checkpoint is begun and not ended, or was being removed."""
         return any(self.folder.glob("checkpoints/.*.partial"))
 
-    def wait_for(self, condition):
-        """Returns as soon as the condition holds, or it has ended."""
-        while not condition() and self.process.poll() is None:
-            time.sleep(0.001)
+    def wait_until_told(self, update):
+        """Returns as soon as it has told of an update, or has ended."""
+        while self.told < update and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def wait_until_writing(self):
+        """Returns as soon as it begins to write a checkpoint, or has ended."""
+        while not self.is_writing and self.process.poll() is None:
+            time.sleep(0.0005)
 
     def kill(self, number):
         """The exit code; fails where it had ended by itself, or does not end in the grace period."""
@@ -117,12 +122,11 @@ def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroke
         if moment == "start":
             time.sleep(rng.uniform(0, 5))
         else:
-            lines = rng.randint(1, MOST_LINES)
-            training.wait_for(lambda: len(training.updates) >= lines)  # noqa: B023
+            training.wait_until_told(before + rng.randint(1, MOST))
         if moment == "training":
             time.sleep(rng.uniform(0, 0.1))
         if moment == "checkpoint":
-            training.wait_for(lambda: training.is_writing)  # noqa: B023
+            training.wait_until_writing()
         assert training.kill(signal.SIGKILL) == -signal.SIGKILL
         torn += training.is_writing
         assert before <= saved(folder) <= written(folder)
@@ -135,18 +139,17 @@ def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, 
     """SIGTERM, three times at any moment of the start and seven in training."""
     folder, rng = tmp_path / "run", random.Random(15)
     for moment in rng.sample(["start"] * 3 + ["training"] * 7, k=10):
-        training = start(folder)
+        before, training = saved(folder), start(folder)
         if moment == "start":
             time.sleep(rng.uniform(0, 5))
         else:
-            lines = rng.randint(1, MOST_LINES)
-            training.wait_for(lambda: len(training.updates) >= lines)  # noqa: B023
+            training.wait_until_told(before + rng.randint(1, MOST))
             time.sleep(rng.uniform(0, 0.1))
         code = training.kill(signal.SIGTERM)
-        if training.updates:
+        if training.told:
             assert f"stopped by a signal after update {saved(folder)} of 2000; the same" in training.output
-            assert saved(folder) >= training.updates[-1]
-        assert code == 75 or (code == -signal.SIGTERM and not training.updates)  # before it can be noticed
+        assert code == 75 or (code == -signal.SIGTERM and not training.told)  # before it can be noticed
+        assert saved(folder) >= training.told
         assert saved(folder) == written(folder) and not training.is_writing
     finish_and_compare(start, folder, unbroken)
 

@@ -32,6 +32,14 @@ def test_a_signal_is_noticed_and_handlers_are_put_back(number):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_grace_period_may_be_longer_than_a_timer_can_wait():
+    with noticed(grace_seconds=1e300) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+        time.sleep(0.1)
+
+
 def busy_process(grace):
     command = [sys.executable, "-c", BUSY, str(grace)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
