@@ -11,7 +11,7 @@ from pathlib import Path
 
 from src_pure.build import ConfigError
 from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.sealed import CheckpointError, one_line
 
 OPTIONS = ("run", "metric", "out")
 
@@ -63,7 +63,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         print(export(options.folder, options.options))
     except (ConfigError, CheckpointError, OSError) as error:
-        print(f"export.py: {error}", file=sys.stderr)
+        print(f"export.py: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -13,7 +13,7 @@ import jax
 from src_pure.build import ConfigError, Experiment, build
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
@@ -69,7 +69,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
         write_gif(episodes, out)
     except (ConfigError, CheckpointError, OSError) as error:
-        print(f"watch.py: {error}", file=sys.stderr)
+        print(f"watch.py: {one_line(error)}", file=sys.stderr)
         return 2
     print(out)
     return 0

@@ -163,6 +163,7 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
         (["run=0", "metric=episode_return"], "run must be a number without metric=NAME, or best"),
         (["metric=loss"], "metric must be one of episode_return, episode_length, success_rate, got 'loss'"),
         (["seed=3"], "options are run=N|best, metric=NAME and out=FOLDER, got seed=3"),
+        (["a\nb=3"], "options are run=N|best, metric=NAME and out=FOLDER, got a b=3"),
         (["run"], "options are run=N|best, metric=NAME and out=FOLDER, got run"),
         (["run=0", "out={run}"], "{run} is there already; choose another out=FOLDER or delete it"),
         (["run=0", "out={run}/config.yaml/x"], "cannot write {run}/config.yaml/x: File exists"),
