@@ -1,11 +1,12 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
 Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the run folder cannot be written, 5 another
-process works on it, 75 stopped by SIGTERM or SIGUSR1 with everything saved, 130 interrupted.
+process works on it, 75 stopped by SIGTERM or SIGUSR1, 130 interrupted; docs/durability.md says more.
 """
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
@@ -30,6 +31,7 @@ from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.usage import usage
 
 WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, LOCKED, INTERRUPTED = 2, 3, 4, 5, 130
+LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
         options = parser.parse_intermixed_args(arguments)
         config = compose(options.overrides, options.config)
         experiment = build(config)
-        if options.help:
-            print(usage(config))
-            return 0
     except (ConfigError, OSError) as error:
         return stop(WRONG_INPUT, error)
+    if options.help:
+        print(usage(config))
+        return 0
     with ExitStack() as stack:
         told_to_stop = stack.enter_context(noticed(experiment.settings.grace_seconds))
         try:
@@ -66,8 +68,10 @@ def main(arguments: Sequence[str]) -> int:
                 print(line, file=sys.stderr)
         except LockedError as error:
             return stop(LOCKED, error)
-        except (ConfigError, CheckpointError, OSError) as error:
+        except (ConfigError, CheckpointError, FileExistsError, NotADirectoryError) as error:
             return stop(WRONG_INPUT, error)
+        except OSError as error:
+            return stop(CANNOT_WRITE, stopped(path, error))
         stack.callback(run_dir.discard)
         return run(experiment, config, run_dir, start, told_to_stop)
 
@@ -89,7 +93,7 @@ def run(
     except (ConnectionError, ConfigError) as error:
         return stop(WRONG_INPUT, error)
     except (CheckpointError, OSError) as error:
-        return stop(CANNOT_WRITE, f"stopped in {run_dir.path}: {one_line(error)}; what was saved before stays")
+        return stop(CANNOT_WRITE, stopped(run_dir.path, error))
     except Preempted as error:
         run_dir.disposable = False
         with suppress(OSError):  # it is told anyway
@@ -114,8 +118,14 @@ def failed_code(summary: dict[str, Any]) -> int:
     return stop(NOT_A_NUMBER, f"{len(failed)} of {summary['runs']} runs failed: {listed}")
 
 
+def stopped(path: Path, error: Exception) -> str:
+    return f"stopped in {path}: {one_line(error)}; what was saved before stays"
+
+
 def stop(code: int, error: object) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    """The exit code, explained in one line as far as anybody reads it."""
+    with suppress(OSError):
+        print(f"error: {one_line(error, limit=LONGEST_LINE)}", file=sys.stderr)
     return code
 
 
@@ -148,8 +158,23 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
 
 
+def command_line(arguments: Sequence[str]) -> int:
+    """The exit code of main, also where it is interrupted before it trains, or `--help | head -1` reads no further."""
+    code = 0
+    try:
+        code = main(arguments)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        code = stop(INTERRUPTED, "interrupted")
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        if not isinstance(error, BrokenPipeError):
+            code = stop(CANNOT_WRITE, f"standard output cannot be written: {error}")
+    return code
+
+
 if __name__ == "__main__":
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command_line(sys.argv[1:]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from src_pure.build import ConfigError
 from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.sealed import CheckpointError, one_line
 
 OPTIONS = ("run", "metric", "out")
 
@@ -40,7 +40,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
 def export(folder: Path, options: Sequence[str]) -> Path:
     """The folder of the policy, written."""
     chosen = parse(options)
-    checkpoint, problems = newest_checkpoint(folder)
+    checkpoint, arrays, problems = newest_checkpoint(folder)
     for line in problems:
         print(f"export.py: {line}", file=sys.stderr)
     only = checkpoint.config["num_seeds"] == 1 and "metric" not in chosen
@@ -53,7 +53,7 @@ def export(folder: Path, options: Sequence[str]) -> Path:
     else:
         number = int(run)
     out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
-    export_policy(checkpoint, number, out)
+    export_policy(checkpoint, arrays, number, out)
     return out
 
 
@@ -63,7 +63,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         print(export(options.folder, options.options))
     except (ConfigError, CheckpointError, OSError) as error:
-        print(f"export.py: {error}", file=sys.stderr)
+        print(f"export.py: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

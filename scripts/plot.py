@@ -10,6 +10,7 @@ import pandas as pd
 
 from src_pure.runs.plotting import plot_curves, short_labels
 from src_pure.runs.rundir import main_metric, read_metrics
+from src_pure.runs.sealed import DamagedError, one_line
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -56,8 +57,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         out = options.out or options.runs[0] / "plots" / f"{'-'.join(metrics)}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
         plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
-    except (OSError, ValueError) as error:
-        print(f"plot.py: {error}", file=sys.stderr)
+    except (DamagedError, OSError, ValueError) as error:
+        print(f"plot.py: {one_line(error)}", file=sys.stderr)
         return 2
     print(out)
     return 0

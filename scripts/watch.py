@@ -11,10 +11,9 @@ from pathlib import Path
 import jax
 
 from src_pure.build import ConfigError, Experiment, build
-from src_pure.runs.checkpoint import Checkpoint
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
@@ -44,11 +43,10 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def params_for(policy: str, experiment: Experiment, checkpoint: Checkpoint, run: int) -> Params | None:
+def params_for(policy: str, experiment: Experiment, trained: Params, run: int) -> Params | None:
     """The parameters of a run; of a fresh one those that it began with, of a random one none."""
-    trained = params_of_run(checkpoint, run)
     if policy == "trained":
-        return with_params(experiment, trained, checkpoint.path)
+        return trained
     if policy == "random":
         return None
     init, _ = make_train(experiment.env, experiment.policy)
@@ -59,18 +57,19 @@ def main(command_line: Sequence[str] | None = None) -> int:
     """0 when the GIF is written, 2 for a wrong command line."""
     options = arguments(command_line)
     try:
-        checkpoint, damaged = newest_checkpoint(options.run_dir)
+        checkpoint, arrays, damaged = newest_checkpoint(options.run_dir)
         for line in damaged:
             print(line, file=sys.stderr)
         experiment = build(checkpoint.config)
-        params = params_for(options.policy, experiment, checkpoint, options.run)
+        trained = with_params(experiment, params_of_run(checkpoint, arrays, options.run), checkpoint.path)
+        params = params_for(options.policy, experiment, trained, options.run)
         keys = jax.random.split(jax.random.key(options.seed), options.episodes)
         play = player(experiment, params, options.greedy, options.max_steps)
         episodes = [play(key) for key in keys]
         out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
         write_gif(episodes, out)
     except (ConfigError, CheckpointError, OSError) as error:
-        print(f"watch.py: {error}", file=sys.stderr)
+        print(f"watch.py: {one_line(error)}", file=sys.stderr)
         return 2
     print(out)
     return 0

@@ -168,6 +168,20 @@ def test_wrong_input_exits_with_2_and_one_line():
     assert done.stderr.count("\n") == 1
 
 
+def test_an_override_of_two_lines_is_told_in_one(capsys):
+    assert trainer_pure.main(["task.corridor_len=1\n2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("reader", "code"), [("| head -1", 0), ("> /dev/full", 4)])
+def test_help_that_nobody_reads_to_its_end(reader, code):
+    help = f"set -o pipefail; {sys.executable} trainer_pure.py --help"
+    done = subprocess.run(["bash", "-c", f"{help} {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code
+    wanted = "error: standard output cannot be written: [Errno 28] No space left on device\n"
+    assert done.stderr == (wanted if code else "")
+
+
 def test_help_lists_every_option(capsys):
     assert trainer_pure.main(["+tmaze=gru", "--help"]) == 0
     out = capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Checkpoints: the whole TrainState of all runs on disk, whole or not at all, checked before it is trusted.
 
     checkpoints/<update>/  state/           every array of the TrainState by its name, written by orbax
-                           checkpoint.json  format, update, score, seconds, the resolved configuration
+                           checkpoint.json  format, update, metric and score, seconds, the resolved configuration
                            sha256.json      the digest of every other file
 
 A name without dots is a complete checkpoint. Orbax does not notice every damaged byte on reading, so the digests are
@@ -13,6 +13,7 @@ import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,10 @@ from src_pure.types import Array, TrainState
 FORMAT = 1  # of the folder described above
 MARGIN = 2**18  # bytes of what describes the arrays
 KIND, STATE = "checkpoint", "state"
+
+
+class RemovedError(CheckpointError):
+    """A checkpoint that its training removed while another process read it: there is a newer one."""
 
 
 class Checkpoint(NamedTuple):
@@ -44,6 +49,22 @@ class Checkpoint(NamedTuple):
         except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
+    def arrays_beside_training(self) -> dict[str, np.ndarray]:
+        """The same of one that a training may remove; raises RemovedError if it does.
+
+        A copy is read, because orbax complains of what vanishes with a traceback in every thread.
+        """
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / self.path.name
+            try:
+                shutil.copytree(self.path, copy)
+            except OSError:
+                if self.path.exists():
+                    raise
+            if not self.path.exists():  # it is renamed before anything of it is removed
+                raise RemovedError(f"{self.path} was removed while it was read")
+            return self._replace(path=copy).arrays()
+
     def restore(self, like: TrainState) -> TrainState:
         """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""
         try:
@@ -53,19 +74,21 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run folder: the last `keep` of them and the one with the best score."""
+    """The checkpoints of a run folder: the last `keep` of them and the best of those scored by `metric`."""
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int, metric: str | None = None):
         self.folder = folder
         self.keep = keep
+        self.metric = metric  # a training may have been continued with another one: scores of two are not compared
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[None] | None = None
 
-    def save(self, state: TrainState, update: int, **description: Any) -> None:
+    def save(self, state: TrainState, update: int, score: float | None, **description: Any) -> None:
         """Copies the state and returns; it is written beside the training. Raises what the write before it met."""
         self.wait()
         arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
-        self.pending = self.writer.submit(self._write, arrays, {"format": FORMAT, "update": update, **description})
+        description = {"format": FORMAT, "update": update, "metric": self.metric, "score": score, **description}
+        self.pending = self.writer.submit(self._write, arrays, description)
 
     def wait(self) -> None:
         """Returns when nothing is being written; raises CheckpointError if that failed."""
@@ -86,7 +109,7 @@ class Checkpoints:
     def _prune(self) -> None:
         """Removes what is neither one of the last nor the best; renamed first, so that no half of one is left."""
         paths = _complete(self.folder)
-        scores = {path: _score(path) for path in paths}
+        scores = {path: _score(path, self.metric) for path in paths}
         scored = [path for path in paths if scores[path] is not None]
         best = max(scored, key=lambda path: scores[path], default=None)
         for path in paths[: -self.keep]:
@@ -110,12 +133,17 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched."""
+    """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched.
+
+    Raises RemovedError if a training removed one of them meanwhile.
+    """
     damaged = {}
     for path in reversed(_complete(folder)):
         try:
             return read(path), damaged
         except DamagedError as error:
+            if not path.exists():
+                raise RemovedError(f"{path} was removed while it was read") from None
             damaged[path] = str(error)
     return None, damaged
 
@@ -189,8 +217,10 @@ def _check_space(folder: Path, num_bytes: int) -> None:
     space.unlink()
 
 
-def _score(path: Path) -> float | None:
+def _score(path: Path, metric: str | None) -> float | None:
+    """The score of a checkpoint by a metric; None where it has none, or was damaged since it was written."""
     try:
-        return json.loads((path / f"{KIND}.json").read_bytes())["score"]
+        description = json.loads((path / f"{KIND}.json").read_bytes())
+        return description["score"] if description["metric"] == metric else None
     except (OSError, ValueError, LookupError, TypeError):
-        return None  # damaged since it was written, so no candidate for the best
+        return None

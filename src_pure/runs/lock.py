@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
             owner = os.read(descriptor, 1000).decode(errors="replace").strip() or "a process that has just started"
             os.close(descriptor)
             raise LockedError(f"run_dir={folder} is in use by {owner}; wait for it or choose another run_dir") from None
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+        if _is_open(path, descriptor):
             break
         os.close(descriptor)  # its owner removed the file between our two calls
     try:
@@ -41,3 +41,11 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # a folder that may not be written any more keeps the file, which no one holds
             path.unlink()
         os.close(descriptor)
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -131,7 +131,8 @@ def train(
     if start:
         state = start.restore(state)
         progress.completed = jax.device_get(state.update)
-    with closing(Checkpoints(run_dir.checkpoints, settings.checkpoint.keep)) as checkpoints:
+    keep, metric = settings.checkpoint.keep, settings.checkpoint.metric
+    with closing(Checkpoints(run_dir.checkpoints, keep, metric)) as checkpoints:
         while True:
             if stop is not None and stop.is_set():
                 if progress.unsaved:

@@ -16,7 +16,7 @@ from flax import serialization
 
 from src_pure.build import ConfigError, Experiment, build
 from src_pure.ops import distribution
-from src_pure.runs.checkpoint import Checkpoint, filled, latest
+from src_pure.runs.checkpoint import Checkpoint, RemovedError, filled, latest
 from src_pure.runs.rundir import ParquetTable, RunDir, main_metric, over_episodes
 from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
 from src_pure.train import policy_step
@@ -30,9 +30,9 @@ InitializeCarry = Callable[[int], Carry]
 Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
 
 
-def export_policy(checkpoint: Checkpoint, run: int, folder: Path) -> None:
-    """Writes the policy of one run of a checkpoint; raises FileExistsError for a folder that is there."""
-    params = params_of_run(checkpoint, run)
+def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int, folder: Path) -> None:
+    """Writes the policy of one run of a checkpoint's arrays; raises FileExistsError for a folder that is there."""
+    params = params_of_run(checkpoint, arrays, run)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
     seed = build(checkpoint.config).settings.seeds[run]
@@ -45,23 +45,29 @@ def export_policy(checkpoint: Checkpoint, run: int, folder: Path) -> None:
         (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
 
 
-def params_of_run(checkpoint: Checkpoint, run: int) -> dict[str, np.ndarray]:
-    """The parameters of one run of a checkpoint by name; raises ConfigError for a run that it does not have."""
+def params_of_run(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int) -> dict[str, np.ndarray]:
+    """The parameters of one run of a checkpoint's arrays by name; raises ConfigError for a run that is none of it."""
     num_seeds = checkpoint.config["num_seeds"]
     if run not in range(num_seeds):
         raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-    arrays = checkpoint.arrays()
     return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
 
 
-def newest_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
-    """(the newest whole checkpoint of a run folder, a line for each damaged one behind it); nothing is touched."""
+def newest_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], list[str]]:
+    """(the newest whole checkpoint of a run folder, its arrays, a line for each damaged one behind it).
+
+    Nothing is touched. A training may remove the checkpoint meanwhile: then there is a newer one.
+    """
     if not RunDir.continuable(path):
         raise ConfigError(f"{path} is no run folder with checkpoints")
-    found, damaged = latest(path / "checkpoints")
-    if found is None:
-        raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
-    return found, list(damaged.values())
+    while True:
+        try:
+            found, damaged = latest(path / "checkpoints")
+            if found is None:
+                raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
+            return found, found.arrays_beside_training(), list(damaged.values())
+        except RemovedError:
+            continue
 
 
 def best_run(path: Path, metric: str | None) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PREEMPTED = 75  # EX_TEMPFAIL: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -26,14 +26,15 @@ def noticed(grace_seconds: float) -> Iterator[threading.Event]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
-    end_of_grace = threading.Timer(grace_seconds, os._exit, [PREEMPTED])
+    seconds = min(grace_seconds, threading.TIMEOUT_MAX)
+    end_of_grace = threading.Timer(seconds, _exit, [f"grace_seconds={grace_seconds:g} are over"])
     end_of_grace.daemon = True
 
     def watch() -> None:
         while number := os.read(reader, 1):
             if number[0] in SIGNALS:
                 if stop.is_set():
-                    os._exit(PREEMPTED)
+                    _exit("a second signal")
                 stop.set()
                 end_of_grace.start()
 
@@ -51,3 +52,10 @@ def noticed(grace_seconds: float) -> Iterator[threading.Event]:
         thread.join()
         end_of_grace.cancel()
         os.close(reader)
+
+
+def _exit(reason: str) -> None:
+    """Ends the process, whatever its other threads do and whatever locks of Python they hold."""
+    with suppress(OSError):
+        os.write(2, f"error: stopped at once: {reason}; what was saved before stays\n".encode())
+    os._exit(PREEMPTED)

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from src_pure.runs import parquet
 from src_pure.runs.lock import LOCK
-from src_pure.runs.sealed import flush
+from src_pure.runs.sealed import DamagedError, flush
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -59,14 +59,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 class ParquetTable:
-    """A parquet file that grows by rows. Parquet cannot be appended to, so the rows are kept and written again."""
+    """A parquet file that grows by rows. Parquet cannot be appended to, so the rows are kept and written again.
+
+    Raises DamagedError for a file that is not what was written.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            self.rows: pa.Table | None = pq.read_table(path, page_checksum_verification=True) if path.exists() else None
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise OSError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        self.rows: pa.Table | None = parquet.read(path) if path.exists() else None
 
     def append(self, frame: pd.DataFrame) -> None:
         """Rows on disk behind the earlier ones; needs the columns of the first call, in any order."""
@@ -95,7 +95,7 @@ class ParquetTable:
 
     def _replace(self, rows: pa.Table) -> None:
         with replacing(self.path) as file:
-            pq.write_table(rows, file, write_page_checksum=True)
+            parquet.write(rows, file)
         self.rows = rows
 
 
@@ -206,7 +206,7 @@ class RunDir:
                 raise ValueError("it has no env_steps and runs")
             return summary
         except (ValueError, TypeError) as error:
-            raise OSError(f"{path} cannot be read: {error}; delete it to have it written again") from error
+            raise DamagedError(f"{path} cannot be read: {error}; delete it to have it written again") from error
 
     def log(self, line: str) -> None:
         """log.txt, longer by one line with its time."""
@@ -240,4 +240,4 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     file = path / "metrics.parquet"
     if not file.exists():
         raise FileNotFoundError(f"no metrics.parquet in {path}: not a run folder, or one with no segment done yet")
-    return pd.read_parquet(file)
+    return parquet.read(file).to_pandas()

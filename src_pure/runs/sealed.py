@@ -24,7 +24,7 @@ class CheckpointError(RuntimeError):
 
 
 class DamagedError(CheckpointError):
-    """One that is not what was written."""
+    """A checkpoint, a policy or a table that is not what was written."""
 
 
 @contextmanager

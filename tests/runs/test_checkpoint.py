@@ -83,6 +83,20 @@ def test_the_last_ones_and_the_best_are_kept(checkpoints):
     assert newest(checkpoints.folder)[0].update == 10
 
 
+def test_scores_of_two_metrics_are_not_compared(tmp_path):
+    """The best by the metric of before goes its way as any other one, that of the new metric is found among its own."""
+    before = Checkpoints(tmp_path, keep=1, metric="episode_length")
+    for update, score in enumerate([90.0, 80.0]):
+        save(before, update, score)
+    before.close()
+    assert names(before) == ["0", "1"]
+    after = Checkpoints(tmp_path, keep=1, metric="success_rate")
+    for update, score in enumerate([0.5, 0.2], start=2):
+        save(after, update, score)
+    after.close()
+    assert names(after) == ["2", "3"]
+
+
 def test_a_damaged_one_is_never_the_best_and_no_obstacle(checkpoints):
     save(checkpoints, 0, 0.9)
     (checkpoints.folder / "0" / "checkpoint.json").write_text("{")

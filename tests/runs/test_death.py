@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -11,63 +12,146 @@ import time
 import numpy as np
 import pytest
 
-from src_pure.runs.checkpoint import Checkpoints, newest
+from src_pure.runs.checkpoint import Checkpoints, latest, newest
+from src_pure.runs.rundir import ParquetTable
 from src_pure.runs.sealed import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.runs.test_checkpoint import assert_equal, make_state, save
 from tests.runs.test_resume import assert_same_run
 from tests.test_command_line import TINY
 
-LONG = [*TINY, "num_seeds=2", "total_steps=192000", "evaluation.interval=500", "log_seconds=0.3"]  # 3,000 updates
-OFTEN = ["checkpoint.minutes=0.005"]
+GRACE = 20  # seconds
+SMALL = [*TINY, "model.size=4", "policy.head_size=null", "num_envs=2", "num_steps=8", "algo.num_minibatches=1"]
+LONG = [*SMALL, "num_seeds=2", "total_steps=32000", "evaluation.interval=300"]  # 2,000 updates
+OFTEN = ["checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
+MOST = 40  # updates that a training comes further before it is killed; all of them together are not its end
+
+
+class Training:
+    """A training in a process of its own, which says how far it came and where it continued."""
+
+    def __init__(self, folder, cache, options):
+        command = [sys.executable, "trainer_pure.py", *LONG, *options, f"run_dir={folder}"]
+        small = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        self.folder = folder
+        self.said = folder.with_suffix(".txt")
+        with self.said.open("w") as out:
+            streams = {"stdout": out, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | small, **streams)
+
+    @property
+    def output(self):
+        return self.said.read_text()
+
+    @property
+    def told(self):
+        """The last update that it has told of, 0 before any."""
+        return max(map(int, re.findall(r"^update (\d+)/", self.output, re.M)), default=0)
+
+    @property
+    def is_writing(self):
+        """Whether a checkpoint is begun and not ended, or was being removed."""
+        return any(self.folder.glob("checkpoints/.*.partial"))
+
+    def wait_until_told(self, update):
+        """Returns as soon as it has told of an update, or has ended."""
+        while self.told < update and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def wait_until_writing(self):
+        """Returns as soon as it begins to write a checkpoint, or has ended."""
+        while not self.is_writing and self.process.poll() is None:
+            time.sleep(0.0005)
+
+    def kill(self, number):
+        """The exit code; fails where it had ended by itself, or does not end in the grace period."""
+        assert self.process.poll() is None, f"it ended before it was killed: {self.output}"
+        self.process.send_signal(number)
+        return self.process.wait(GRACE + 5)  # a busy machine is late
+
+    def finish(self):
+        assert self.process.wait(600) == 0, self.output
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A function that starts a training in a process of its own; all share compiled programs."""
-    cache = tmp_path_factory.mktemp("cache")
-    small = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    """A function that starts a training; all of them share compiled programs."""
+    started, cache = [], tmp_path_factory.mktemp("cache")
 
-    def start(folder, *options):
-        command = [sys.executable, "trainer_pure.py", *LONG, *OFTEN, f"run_dir={folder}", *options]
-        environment = os.environ | {name: str(value) for name, value in small.items()}
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
+    def start(folder, options=OFTEN):
+        started.append(Training(folder, cache, options))
+        return started[-1]
 
-    return start
+    yield start
+    for training in started:
+        training.process.kill()
 
 
 @pytest.fixture(scope="module")
 def unbroken(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert start(folder).wait(600) == 0
+    start(folder, options=[]).finish()
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
-def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroken, tmp_path, number, times):
-    """The first half at any moment, of the start too; the other half in training, where checkpoints are written."""
-    folder, rng = tmp_path / "run", random.Random(int(number))
-    for attempt in range(times):
-        process = start(folder)
-        if attempt >= times // 2:
-            wait_for_metrics(folder, process)
-        time.sleep(rng.uniform(0, 10 if attempt < times // 2 else 2))
-        process.send_signal(number)
-        told = time.monotonic()
-        code = process.wait(60)
-        assert time.monotonic() - told < 30
-        assert code in (-number, 75, 0)
-    assert start(folder).wait(600) == 0
+def saved(folder):
+    """The update of the newest checkpoint, 0 without one."""
+    checkpoints = folder / "checkpoints"
+    found = latest(checkpoints)[0] if checkpoints.exists() else None
+    return found.update if found else 0
+
+
+def written(folder):
+    """The last update in the metrics, 0 without any."""
+    return max(ParquetTable(folder / "metrics.parquet").updates(), default=0)
+
+
+def finish_and_compare(start, folder, unbroken):
+    begin, training = saved(folder), start(folder, options=[])
+    training.finish()
+    assert f"continues after update {begin}\n" in training.output
     assert_same_run(unbroken, folder)
 
 
-def wait_for_metrics(folder, process):
-    """Returns when metrics are written anew, or nothing is left to do."""
-    file = folder / "metrics.parquet"
-    before = file.stat().st_mtime if file.exists() else 0
-    while process.poll() is None and not (file.exists() and file.stat().st_mtime > before):
-        time.sleep(0.05)
+@pytest.mark.slow
+def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroken, tmp_path):
+    """kill -9: five times at any moment of the start, eight in training, seven when a checkpoint is being written."""
+    folder, rng, torn = tmp_path / "run", random.Random(9), 0
+    for moment in rng.sample(["start"] * 5 + ["training"] * 8 + ["checkpoint"] * 7, k=20):
+        before, training = saved(folder), start(folder)
+        if moment == "start":
+            time.sleep(rng.uniform(0, 5))
+        else:
+            training.wait_until_told(before + rng.randint(1, MOST))
+        if moment == "training":
+            time.sleep(rng.uniform(0, 0.1))
+        if moment == "checkpoint":
+            training.wait_until_writing()
+        assert training.kill(signal.SIGKILL) == -signal.SIGKILL
+        torn += training.is_writing
+        assert before <= saved(folder) <= written(folder)
+    assert torn >= 4
+    finish_and_compare(start, folder, unbroken)
+
+
+@pytest.mark.slow
+def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, tmp_path):
+    """SIGTERM, three times at any moment of the start and seven in training."""
+    folder, rng = tmp_path / "run", random.Random(15)
+    for moment in rng.sample(["start"] * 3 + ["training"] * 7, k=10):
+        before, training = saved(folder), start(folder)
+        if moment == "start":
+            time.sleep(rng.uniform(0, 5))
+        else:
+            training.wait_until_told(before + rng.randint(1, MOST))
+            time.sleep(rng.uniform(0, 0.1))
+        code = training.kill(signal.SIGTERM)
+        if training.told:
+            assert f"stopped by a signal after update {saved(folder)} of 2000; the same" in training.output
+        assert code == 75 or (code == -signal.SIGTERM and not training.told)  # before it can be noticed
+        assert saved(folder) >= training.told
+        assert saved(folder) == written(folder) and not training.is_writing
+    finish_and_compare(start, folder, unbroken)
 
 
 @pytest.mark.slow

@@ -1,13 +1,20 @@
 import io
 import subprocess
 import sys
+import types
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
+import pytest
 from rich.console import Console
 
+import trainer_pure
+from src_pure.build import build, compose
 from src_pure.runs.loggers import PlainLines, ProgressBar, TensorBoardSink, WandbSink, points, progress
+from src_pure.runs.rundir import RunDir
 from tests.runs.frames import metrics_frame
+from tests.test_command_line import TINY
 
 
 def segment(success_rate: list, episodes: list, update: int = 40, **columns) -> pd.DataFrame:
@@ -114,6 +121,22 @@ def test_wandb_offline_needs_no_key_and_writes_under_the_run_folder(tmp_path, mo
     for word in (b"corridor_len", b"agalite", b"success_rate", b"run_1/success_rate"):
         assert word in record.read_bytes()
     assert not (Path.home() / "wandb").exists()
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_continued_training_has_the_wandb_run_of_before(tmp_path, monkeypatch, mode):
+    started = []
+    fake = types.ModuleType("wandb")
+    fake.Settings, fake.Error, fake.init = dict, RuntimeError, lambda **options: started.append(options) or MagicMock()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    experiment = build(compose([*TINY, f"wandb.mode={mode}", "wandb.project=memory"]))
+    for _ in ("start", "the same command again"):
+        for sink in trainer_pure.open_sinks(experiment, experiment.config, RunDir(tmp_path)):
+            sink.close()
+    first, again = started
+    assert first["id"] == again["id"] == (tmp_path / "wandb_id.txt").read_text()
+    assert first["resume"] == again["resume"] == "allow"
+    assert first["mode"] == again["mode"] == mode and first["project"] == again["project"] == "memory"
 
 
 def test_tensorboard_writes_under_the_run_folder(tmp_path):

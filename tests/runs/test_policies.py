@@ -18,9 +18,9 @@ from flax.traverse_util import unflatten_dict
 import trainer_pure
 from src_pure import load_policy
 from src_pure.build import ConfigError, build, compose
-from src_pure.runs import loop
+from src_pure.runs import loop, sealed
 from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import read_params, warm_start
+from src_pure.runs.policies import newest_checkpoint, read_params, warm_start
 from src_pure.runs.sealed import CheckpointError, digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
@@ -163,6 +163,7 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
         (["run=0", "metric=episode_return"], "run must be a number without metric=NAME, or best"),
         (["metric=loss"], "metric must be one of episode_return, episode_length, success_rate, got 'loss'"),
         (["seed=3"], "options are run=N|best, metric=NAME and out=FOLDER, got seed=3"),
+        (["a\nb=3"], "options are run=N|best, metric=NAME and out=FOLDER, got a b=3"),
         (["run"], "options are run=N|best, metric=NAME and out=FOLDER, got run"),
         (["run=0", "out={run}"], "{run} is there already; choose another out=FOLDER or delete it"),
         (["run=0", "out={run}/config.yaml/x"], "cannot write {run}/config.yaml/x: File exists"),
@@ -199,6 +200,25 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(unbroken, tmp_
     assert "10 is damaged" in capsys.readouterr().err
     assert read_params(tmp_path / "policy")[0]["update"] == 9
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("when", ["digests", "copytree"])
+def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, tmp_path, monkeypatch, when):
+    """With checkpoint.keep=1: before its digests are compared, or after that, before its arrays are copied."""
+    folder = shutil.copytree(unbroken, tmp_path / "run") / "checkpoints"
+    for name in ("3", "6", "9"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    holder = sealed if when == "digests" else shutil
+    read = getattr(holder, when)
+
+    def meanwhile(*arguments):
+        if (folder / "10").exists():
+            (folder / "10").rename(folder / "12")
+        return read(*arguments)
+
+    monkeypatch.setattr(holder, when, meanwhile)
+    found, arrays, damaged = newest_checkpoint(tmp_path / "run")
+    assert found.path == folder / "12" and arrays and not damaged
 
 
 def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):

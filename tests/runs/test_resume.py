@@ -16,7 +16,7 @@ import pytest
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
-from src_pure.runs import rundir, sealed
+from src_pure.runs import parquet, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
@@ -154,7 +154,7 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, name, update in ((rundir.pq, "write_table", 4), (sealed, "digests", 3)):
+    for module, name, update in ((parquet.pq, "write_table", 4), (sealed, "digests", 3)):
         with monkeypatch.context() as patch:
             assert disturbed(monkeypatch, folder, update, lambda: patch.setattr(module, name, full)) == 4  # noqa: B023
         error = capsys.readouterr().err
@@ -215,6 +215,51 @@ def test_a_folder_that_may_not_be_written_ends_it_in_one_line(unbroken, unprivil
     assert newest(folder / "checkpoints")[0].update == 3
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
+
+
+@pytest.fixture
+def to_continue(unbroken, tmp_path):
+    """A run folder of which nothing but its last checkpoint is missing."""
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "10")
+    return folder
+
+
+def test_a_full_disk_is_met_before_training_too(to_continue, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet.pq, "write_table", full)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 4
+    line = f"error: stopped in {to_continue}: [Errno 28] No space left on device; what was saved before stays\n"
+    assert capsys.readouterr().err == line
+    assert newest(to_continue / "checkpoints")[0].update == 9
+
+
+def test_a_folder_may_vanish_before_training_too(to_continue, monkeypatch, capsys):
+    def vanished(run_dir, experiment):
+        shutil.rmtree(run_dir.path)
+        return rewind(run_dir, experiment)
+
+    rewind = trainer_pure.rewind
+    monkeypatch.setattr(trainer_pure, "rewind", vanished)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 4
+    error = capsys.readouterr().err
+    assert str(to_continue) in error and "No such file or directory" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+def test_a_folder_may_be_unwritable_before_training_too(to_continue, unprivileged, capsys, place):
+    folder, become = unprivileged
+    folder = shutil.copytree(to_continue, folder / "run")
+    become()
+    (folder / place).chmod(0o500 if place == "." else 0o000)
+    code = trainer_pure.main([*OPTIONS, f"run_dir={folder}"])
+    os.seteuid(os.getuid())
+    assert code == 4
+    error = capsys.readouterr().err
+    assert "Permission denied" in error and str(folder) in error and error.count("\n") == 1
 
 
 def test_a_finished_run_is_left_alone(unbroken, capsys):
