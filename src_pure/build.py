@@ -273,10 +273,11 @@ def _check_sizes(settings: Settings) -> None:
 
 def _validate(annotation: Any, value: Any, path: str) -> Any:
     """value as the annotated type; raises ConfigError naming the first key that is wrong."""
-    if isinstance(value, bool) and annotation in (PositiveInt, NonNegativeInt, PositiveFloat):
-        raise ConfigError(f"{path} must be a number, got {value!r}")
     try:
-        return pydantic.TypeAdapter(annotation).validate_python(value)
+        typed = pydantic.TypeAdapter(annotation).validate_python(value)
+        if isinstance(value, bool) and not isinstance(typed, bool):
+            raise ConfigError(f"{path} must be a number, got {value!r}")
+        return typed
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
