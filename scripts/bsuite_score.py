@@ -28,7 +28,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     for row in sweep.itertuples():
         print(f"{row.task:20}{row.memory_length:14}{row.num_bits:10}{row.runs:6}{row.episodes:10,}{row.regret:14.3f}")
     for task, rows in sweep.groupby("task"):
-        score, size = bsuite_score(rows["regret"]), f"{len(rows)} settings, all of bsuite's are {len(SWEEPS[task])}"
+        score, size = bsuite_score(rows["regret"]), f"{len(rows)} settings; bsuite's sweep has {len(SWEEPS[task])}"
         print(f"bsuite's score of {task}: {score:.3f} ({size})")
     return 0
 

@@ -112,9 +112,9 @@ def test_folders_of_one_setting_are_one_row_and_tasks_have_scores_of_their_own(m
         ["memory_size", "2", "3", "1", "100", "0.000"],
     ]
     assert lines[4:] == [
-        "bsuite's score of distributed_memory: 1.000 (1 settings, all of bsuite's are 13)",
-        "bsuite's score of memory_length: 0.000 (1 settings, all of bsuite's are 23)",
-        "bsuite's score of memory_size: 1.000 (1 settings, all of bsuite's are 17)",
+        "bsuite's score of distributed_memory: 1.000 (1 settings; bsuite's sweep has 13)",
+        "bsuite's score of memory_length: 0.000 (1 settings; bsuite's sweep has 23)",
+        "bsuite's score of memory_size: 1.000 (1 settings; bsuite's sweep has 17)",
     ]
 
 
