@@ -15,9 +15,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
         description="bsuite's score: the fraction of settings whose regret over the first "
         f"{NUM_EPISODES:,} episodes of training is below {SOLVED_BELOW} of that of guessing."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder of task=bsuite, one or more each")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder of task=bsuite, one or more each")
     options = parser.parse_args(command_line)
     try:
+        if not options.runs:
+            raise ValueError("no run folder given: name those of a sweep, python scripts/bsuite_score.py RUN...")
         if len({run.resolve() for run in options.runs}) < len(options.runs):
             raise ValueError("the same run folder is given twice")
         sweep = read_sweep(options.runs)

@@ -123,7 +123,8 @@ def test_a_wrong_folder_is_one_line_and_code_2(make_run, tmp_path, capsys):
     good = make_run("good", [right], [100])
     (tmp_path / "empty").mkdir()
     wrong = {
-        "no run folder": [tmp_path / "missing"],
+        "no run folder given": [],
+        "no run folder ": [tmp_path / "missing"],
         "config.yaml cannot be read": [tmp_path / "empty"],
         "the same run folder is given twice": [good, good],
         "must be a run of memory_length, memory_size, distributed_memory, got tmaze-": [
@@ -139,9 +140,3 @@ def test_a_wrong_folder_is_one_line_and_code_2(make_run, tmp_path, capsys):
         assert script.main([*map(str, paths)]) == 2
         printed = capsys.readouterr()
         assert message in printed.err and printed.err.count("\n") == 1 and not printed.out
-
-
-def test_no_folder_is_refused(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        script.main([])
-    assert stopped.value.code == 2 and "RUN" in capsys.readouterr().err
