@@ -174,7 +174,14 @@ def build(config: dict[str, Any]) -> Experiment:
         name="-".join(str(components[name].get("name", name)) for name in ("task", "model", "algo")),
         settings=settings,
         env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio, resets),
-        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
+        # one episode of each is looked at: where worlds take long to make, none is made for a second one
+        evaluation_env=VectorEnv(
+            task,
+            params,
+            settings.evaluation.num_episodes,
+            reset_ratio=reset_ratio,
+            resets="pool" if reset_ratio > 1 else "on_demand",
+        ),
         policy=policy,
         algo=algo,
         config=config | {"run_dir": None, "resume": "auto"},  # to be repeated elsewhere
