@@ -174,7 +174,14 @@ def build(config: dict[str, Any]) -> Experiment:
         name="-".join(str(components[name].get("name", name)) for name in ("task", "model", "algo")),
         settings=settings,
         env=VectorEnv(task, params, settings.num_envs, truncation, reset_ratio, resets),
-        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=reset_ratio),
+        # one episode of each is looked at: where worlds take long to make, none is made for a second one
+        evaluation_env=VectorEnv(
+            task,
+            params,
+            settings.evaluation.num_episodes,
+            reset_ratio=reset_ratio,
+            resets="pool" if reset_ratio > 1 else "on_demand",
+        ),
         policy=policy,
         algo=algo,
         config=config | {"run_dir": None, "resume": "auto"},  # to be repeated elsewhere
@@ -273,10 +280,11 @@ def _check_sizes(settings: Settings) -> None:
 
 def _validate(annotation: Any, value: Any, path: str) -> Any:
     """value as the annotated type; raises ConfigError naming the first key that is wrong."""
-    if isinstance(value, bool) and annotation in (PositiveInt, NonNegativeInt, PositiveFloat):
-        raise ConfigError(f"{path} must be a number, got {value!r}")
     try:
-        return pydantic.TypeAdapter(annotation).validate_python(value)
+        typed = pydantic.TypeAdapter(annotation).validate_python(value)
+        if isinstance(value, bool) and not isinstance(typed, bool):
+            raise ConfigError(f"{path} must be a number, got {value!r}")
+        return typed
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")

@@ -157,7 +157,7 @@ def run_updates(
         done = jnp.where(finite, new_state.update, state.update)
         return new_state._replace(learner=Learner(params, opt_state), update=done), metrics
 
-    step = jax.vmap(update_while_finite)
+    step = jax.jit(jax.vmap(update_while_finite))  # traced once, though its shapes are asked for first
     shapes = jax.eval_shape(step, state, algo)[1]
     metrics = jax.tree.map(lambda x: jnp.zeros((max_updates, *x.shape), x.dtype), shapes)
 

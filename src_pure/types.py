@@ -16,6 +16,7 @@ PositiveInt = Annotated[int, Gt(0), Lt(2**31)]
 NonNegativeInt = Annotated[int, Ge(0), Lt(2**31)]
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
+FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]
 Norm = Annotated[float, Gt(0)]  # inf: no limit
 UnitFloat = Annotated[float, Interval(ge=0, le=1)]
 

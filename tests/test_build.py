@@ -121,6 +121,7 @@ WRONG = {
     "task.time_limit=1e10": "task.time_limit must be less than 2147483648",
     "num_seeds=true": "num_seeds must be a number, got True",
     "task.num_distractors=true": "task.num_distractors must be a number, got True",
+    "task.time_limit=true": "task.time_limit must be a number, got True",
     "wandb=offline": "wandb is a section: set its values as wandb.NAME=VALUE, got 'offline'",
     "run_dir=": "run_dir: ",
     "tmaze=agalite": "write +tmaze=NAME",
@@ -152,6 +153,10 @@ WRONG = {
     "MysteryPath-Easy-v0, MysteryPath-Grid-v0, MysteryPath-v0, got 'MysteryPath-Grid-Esay-v0'; did you mean "
     "MysteryPath-Grid-Easy-v0?",
     "task=mysterypath +task.variant=grid": "unknown key task.variant",
+    "task=mysterypath task.agent_speed=5": "task: agent_speed belongs to the continuous variant",
+    "task=mysterypath task.env_name=MysteryPath-v0 task.agent_speed=-1": "task.agent_speed must be greater than",
+    "task=mysterypath task.reward_goal=nan": "task.reward_goal must be less than inf, got nan",
+    "task=mysterypath task.reward_step=inf": "task.reward_step must be less than inf, got inf",
     "task=mysterypath task.origin_sides=[4]": "origin_sides must name at least one of the sides 0 to 3",
     "task=bsuite task.env_name=memory_len": "distributed_memory, got 'memory_len'; did you mean memory_length?",
     "task=bsuite task.env_name=distributed_memory task.num_bits=4": "num_bits must be odd",

@@ -10,7 +10,8 @@ import pytest
 
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
-from src_pure.build import compose, instantiate, known_names
+from src_pure.build import build, compose, instantiate, known_names
+from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
@@ -20,6 +21,7 @@ from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
 from src_pure.runs.loop import evaluation_keys, training_keys
+from src_pure.runs.policies import params_of
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
@@ -169,6 +171,22 @@ def test_evaluation_reads_parameters_alone():
     assert sampled["episodes"] + sampled["unfinished"] == 64
     assert sampled["unfinished"] == 0
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
+
+
+def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
+    """One call while tracing is one copy to compile; what comes after the first episodes is not looked at."""
+    calls, reset_env = [], MysteryPath.reset_env
+    monkeypatch.setattr(MysteryPath, "reset_env", lambda *args: calls.append(1) or reset_env(*args))
+    options = ["task.observation=symbolic", "task.time_limit=5", "evaluation.num_episodes=32"]
+    built = build(compose(["task=mysterypath", "model=gru", "model.size=8", *options]))
+    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01, x.dtype), params_of(built))
+    scores = [jax.jit(make_evaluate(built.evaluation_env, built.policy, 10))(jax.random.key(0), params, False)]
+    assert len(calls) == 1
+    on_demand = built.evaluation_env.replace(resets="on_demand")
+    scores.append(jax.jit(make_evaluate(on_demand, built.policy, 10))(jax.random.key(0), params, False))
+    assert scores[0].pop("sum/shared_world") == 0
+    assert scores[0]["episodes"] == 32
+    jax.tree.map(np.testing.assert_array_equal, *scores)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The memory tasks of bsuite (Osband et al., arXiv:1908.03568): bits are shown, later one has to say what they were."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,17 +12,17 @@ from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.types import Array, Key, Metrics, PositiveInt
 
-# bsuite's settings, in the order of its identifiers; every setting is learned from 10,000 episodes.
-MEMORY_LENGTHS = (*range(1, 11), 12, 14, 17, 20, 25, *range(30, 101, 10))  # memory_len/0 .. 22, one bit each
-MEMORY_SIZES = (*range(1, 11), 12, 14, 17, 20, 25, 30, 40)  # memory_size/0 .. 16, bits at memory length 2
-DISTRIBUTED_SETTINGS = (  # memory_custom/0 .. 12 of the distributed task: (memory_length, num_bits)
-    *((3, 3), (5, 3), (5, 5)),
-    *((10, 3), (10, 5), (10, 7), (10, 9)),
-    *((30, 3), (30, 5), (30, 7), (30, 9), (30, 17), (30, 25)),
-)
+# The settings (memory_length, num_bits) of the published sweeps, in the order of their identifiers
+SWEEPS = {
+    "memory_length": [(length, 1) for length in (*range(1, 11), 12, 14, 17, 20, 25, *range(30, 101, 10))],
+    "memory_size": [(2, bits) for bits in (*range(1, 11), 12, 14, 17, 20, 25, 30, 40)],
+    "distributed_memory": [
+        *((3, 3), (5, 3), (5, 5)),
+        *((10, 3), (10, 5), (10, 7), (10, 9)),
+        *((30, 3), (30, 5), (30, 7), (30, 9), (30, 17), (30, 25)),
+    ],
+}
 DEFAULT_SETTINGS = {"memory_length": (10, 1), "memory_size": (2, 10), "distributed_memory": (10, 3)}
-NUM_EPISODES = 10_000
-SOLVED_BELOW = 0.75  # of the regret of guessing
 
 SLOT = 16  # pixels of a bit in a picture
 PICTURE_HEIGHT = 48
@@ -218,17 +217,6 @@ def memory_task(
 def distributed_schedule(memory_length: int, num_bits: int) -> tuple[int, ...]:
     """When each bit is shown: as the original draws it once, always from seed 0, so that it is a constant."""
     return tuple(sorted(random.Random(0).sample(range(memory_length), num_bits)))
-
-
-def regret_ratio(total_perfect: float, num_episodes: int = NUM_EPISODES) -> float:
-    """Regret relative to guessing (1.0) when total_perfect of num_episodes were answered right."""
-    return (num_episodes - total_perfect) / (0.5 * num_episodes)
-
-
-def bsuite_score(total_perfects: Sequence[float], num_episodes: int = NUM_EPISODES) -> float:
-    """bsuite's score in [0, 1]: the fraction of settings whose regret ratio over all episodes is below 0.75."""
-    solved = [regret_ratio(total_perfect, num_episodes) < SOLVED_BELOW for total_perfect in total_perfects]
-    return sum(solved) / len(solved)
 
 
 def _check_at_least_one(**sizes: int) -> None:

@@ -10,12 +10,13 @@ from src_pure.envs import mystery_path_pixels as pixels
 from src_pure.envs.mystery_path_layout import BOTTOM, LEFT, NUM_CELLS, RIGHT, SIZE, TOP, draw_layout
 from src_pure.envs.mystery_path_pixels import SCREEN, TILE
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.types import Array, Key, Metrics
+from src_pure.types import Array, FiniteFloat, Key, Metrics, NonNegativeFloat, PositiveInt
 
 SIDES = (LEFT, RIGHT, TOP, BOTTOM)
 RADIUS = 6  # pixels from the agent's center to its border: it stays that far inside the arena
 DEFAULT_TIME_LIMIT = {"grid": 128, "continuous": 512}
 DEFAULT_PATH_PROGRESS = {"grid": 0.0, "continuous": 0.1}
+DEFAULT_SPEED = 3.0
 
 # Grid: 0 nothing, 1 turn left, 2 turn right, 3 forward.
 TURN = (0, 90, -90, 0)
@@ -83,16 +84,16 @@ class MysteryPath:
     """
 
     variant: Literal["grid", "continuous"] = "grid"
-    time_limit: int | None = None  # None: 128 for grid, 512 for continuous
+    time_limit: PositiveInt | None = None  # None: 128 for grid, 512 for continuous
     origin_sides: tuple[int, ...] = SIDES  # where the origin may be: 0 left, 1 right, 2 top, 3 bottom
     show_origin: bool = False
     show_goal: bool = False
     visual_feedback: bool = True  # a red cross at a fall
-    reward_goal: float = 1.0
-    reward_fall_off: float = 0.0
-    reward_path_progress: float | None = None  # None: 0 for grid, 0.1 for continuous
-    reward_step: float = 0.0
-    agent_speed: float = 3.0
+    reward_goal: FiniteFloat = 1.0
+    reward_fall_off: FiniteFloat = 0.0
+    reward_path_progress: FiniteFloat | None = None  # None: 0 for grid, 0.1 for continuous
+    reward_step: FiniteFloat = 0.0
+    agent_speed: NonNegativeFloat = DEFAULT_SPEED  # continuous only
     observation: Literal["pixels", "symbolic"] = "pixels"
 
     def __post_init__(self):
@@ -107,6 +108,8 @@ class MysteryPath:
             raise ValueError(f"origin_sides must name at least one of the sides 0 to 3, got {self.origin_sides}")
         if self.agent_speed < 0:
             raise ValueError(f"agent_speed must not be negative, got {self.agent_speed}")
+        if self.variant == "grid" and self.agent_speed != DEFAULT_SPEED:
+            raise ValueError(f"agent_speed belongs to the continuous variant, leave it out; got {self.agent_speed}")
 
     @property
     def action_names(self) -> tuple[str, ...]:

@@ -68,11 +68,12 @@ class VectorEnv:
         return self.env.action_space(self.params)
 
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
-        """(state, timestep) with every environment at the start of an episode."""
-        obs, env_state = self._observe(*self._new_episodes(key, self.num_envs))
+        """(state, timestep) with every environment at the start of an episode; a pool holds these, all taken."""
+        episodes = self._new_episodes(key, self.num_envs)
+        obs, env_state = self._observe(*episodes)
         no, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs)
-        state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no, no, None)
-        state = self.refresh(jax.random.fold_in(key, self.num_envs), state)  # none of the keys of the first episodes
+        pool = Pool(episodes, jnp.int32(self.num_envs)) if self.resets == "pool" else None
+        state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no, no, pool)
         action = jnp.zeros((self.num_envs, *self.action_space.shape), self.action_space.dtype)
         info = jax.eval_shape(self.step, key, state, action)[1].info
         info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)

@@ -14,7 +14,7 @@ from src_pure.ops import distribution
 from src_pure.train import policy_step
 from src_pure.types import Key, Params
 
-WIDTH = 384  # pixels of a frame; pictures are enlarged by a whole number to about this
+WIDTH = 384  # pixels of a frame; the longer side of a picture is enlarged by a whole number to about this
 LINE = 18  # pixels of a line of text
 FRAME_MS, LAST_FRAME_MS = 150, 1200
 
@@ -72,7 +72,7 @@ def player(
 
 def frame(picture: np.ndarray, lines: Sequence[str]) -> Image.Image:
     """uint8 [height, width, 3], enlarged, above lines of text."""
-    scale = max(1, WIDTH // picture.shape[1])
+    scale = max(1, WIDTH // max(picture.shape[:2]))
     picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = picture.shape[:2]
     image = Image.new("RGB", (max(width, WIDTH), height + LINE * len(lines) + LINE // 2), "white")

@@ -124,21 +124,22 @@ def test_time_left_is_exact_where_the_length_is_a_constant_too(memory_length):
 def test_schedules_are_the_constants_of_the_original():
     assert memory_chain.distributed_schedule(10, 3) == (0, 6, 9)
     assert memory_chain.distributed_schedule(30, 3) == (12, 24, 27)
-    for memory_length, num_bits in memory_chain.DISTRIBUTED_SETTINGS:
+    for memory_length, num_bits in memory_chain.SWEEPS["distributed_memory"]:
         schedule = DistributedMemory(memory_length, num_bits).default_params.context_timesteps
         assert len(set(schedule.tolist())) == num_bits and schedule.max() < memory_length
 
 
 def test_settings_of_the_sweeps():
-    assert len(memory_chain.MEMORY_LENGTHS) == 23 and memory_chain.MEMORY_LENGTHS[-1] == 100
-    assert len(memory_chain.MEMORY_SIZES) == 17 and memory_chain.MEMORY_SIZES[-1] == 40
-    assert len(memory_chain.DISTRIBUTED_SETTINGS) == 13
-
-
-def test_score_counts_settings_that_are_well_above_guessing():
-    assert memory_chain.regret_ratio(5_000) == 1.0 and memory_chain.regret_ratio(10_000) == 0.0
-    assert memory_chain.bsuite_score([10_000, 6_251, 6_250, 5_000]) == 0.5
-    assert memory_chain.bsuite_score([90, 50], num_episodes=100) == 0.5
+    sweeps = memory_chain.SWEEPS
+    assert {name: len(settings) for name, settings in sweeps.items()} == {
+        "memory_length": 23,
+        "memory_size": 17,
+        "distributed_memory": 13,
+    }
+    assert sweeps["memory_length"][-1] == (100, 1) and sweeps["memory_size"][-1] == (2, 40)
+    for name, settings in sweeps.items():
+        for setting in settings:
+            memory_task(name, *setting)
 
 
 @pytest.mark.parametrize("env", [MemoryChain(3, 5), DistributedMemory(5, 3)])

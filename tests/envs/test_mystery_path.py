@@ -119,7 +119,7 @@ def test_matches_loop(variant):
         reward_fall_off=-0.25,
         reward_path_progress=0.5,
         reward_step=-0.125,
-        agent_speed=4.6,
+        agent_speed=3.0 if variant == "grid" else 4.6,
     )
     rng = np.random.default_rng(0)
     actions = rng.choice(4, size=(6, 60), p=(0.1, 0.2, 0.2, 0.5)) if variant == "grid" else rng.choice(9, size=(6, 60))
@@ -225,6 +225,7 @@ def test_render_shows_the_hidden_path_upright():
         ({"origin_sides": ()}, r"origin_sides must name at least one .*got \(\)"),
         ({"origin_sides": [0, 4]}, r"origin_sides .*0 to 3, got \(0, 4\)"),
         ({"agent_speed": -1.0}, "agent_speed must not be negative, got -1.0"),
+        ({"agent_speed": 5.0}, "agent_speed belongs to the continuous variant, .*got 5.0"),
     ],
 )
 def test_wrong_settings_are_refused(fields, words):

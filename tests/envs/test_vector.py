@@ -182,6 +182,15 @@ def test_episodes_in_shared_worlds_are_counted(resets, reset_ratio):
     assert told + unfinished == shared
 
 
+def test_a_pool_that_is_not_refreshed_has_the_first_worlds_again():
+    timesteps = play_worlds(VectorEnv(Worlds(2), (), 20, "terminate", 3, "pool"), num_steps=4)
+    assert len(set(timesteps.obs[:, 0].ravel().tolist())) == 2 * 20
+    for run in range(2):
+        assert set(timesteps.obs[run].ravel().tolist()) == set(timesteps.obs[run, 0].tolist())
+    np.testing.assert_array_equal(timesteps.info["shared_world"][:, 2], 0)  # of the episodes that ended there
+    np.testing.assert_array_equal(timesteps.info["shared_world"][:, 4], 1)
+
+
 def shared_at_the_end(timesteps):
     """Environments whose last episode did not end and began in a world that had been begun before."""
     count = 0

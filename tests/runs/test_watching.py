@@ -1,6 +1,7 @@
 """An agent at play: one frame per state, what was done told below it, for every task that can be drawn."""
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,6 +41,15 @@ def test_every_state_is_a_frame(task, said, tmp_path):
     with Image.open(tmp_path / "plots" / "play.gif") as gif:
         assert gif.n_frames == 2 * len(frames)
         assert gif.width >= watching.WIDTH
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((48, 16), (384, 384)), ((64, 128), (384, 192)), ((336, 336), (384, 336)), ((48, 640), (640, 48))],
+)
+def test_pictures_are_enlarged_until_the_longer_side_fills_the_frame(shape, size):
+    image = watching.frame(np.zeros((*shape, 3), np.uint8), ["step 0"])
+    assert image.size == (size[0], size[1] + watching.LINE + watching.LINE // 2)
 
 
 def test_it_tells_what_the_agent_does_and_has_to_remember(said):
