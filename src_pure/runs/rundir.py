@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from src_pure.runs import parquet
 from src_pure.runs.lock import LOCK
-from src_pure.runs.sealed import DamagedError, flush
+from src_pure.runs.sealed import CheckpointError, DamagedError, flush
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -69,12 +69,15 @@ class ParquetTable:
         self.rows: pa.Table | None = parquet.read(path) if path.exists() else None
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Rows on disk behind the earlier ones; needs the columns of the first call, in any order."""
+        """Rows on disk behind the earlier ones; raises CheckpointError for other columns than these have."""
         rows = to_arrow(frame)
         if self.rows is not None:
             if set(rows.column_names) != set(self.rows.column_names):
                 difference = sorted(set(rows.column_names) ^ set(self.rows.column_names))
-                raise ValueError(f"{self.path.name}: every append needs the same columns, these differ: {difference}")
+                raise CheckpointError(
+                    f"{self.path} was written by other code, which had or lacked {', '.join(difference)}; continue "
+                    "with that code or choose a new run_dir"
+                )
             rows = pa.concat_tables([self.rows, rows.select(self.rows.column_names)])
         self._replace(rows)
 

@@ -20,7 +20,7 @@ DIGESTS = "sha256.json"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint, or a policy taken out of one, that cannot be written or used, in one line."""
+    """A checkpoint, a policy taken out of one or a table that cannot be written or used, in one line."""
 
 
 class DamagedError(CheckpointError):
