@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from src_pure.build import ConfigError, compose, instantiate
-from src_pure.conformance import NUM_STEPS, check_model
+from src_pure.conformance import NUM_STEPS, WINDOWS, ModelError, check_model
 
-WINDOWS = 4  # lengths of the history in windows of the model's memory
 TARGET = "model._target_"
 
 
@@ -49,11 +48,10 @@ def main(command_line: Sequence[str] | None = None) -> int:
         model = instantiate(component, "model", "initialize_carry")
         if options.steps is not None and options.steps < 2:
             raise ConfigError(f"--steps must be at least 2, got {options.steps}")
-    except ConfigError as error:
+        checks = check_model(model, options.steps)
+    except (ConfigError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    num_steps = options.steps or max(NUM_STEPS, WINDOWS * getattr(model, "memory_len", 0))
-    checks = check_model(model, num_steps)
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:
         print(f"{check.name:38}{check.error:>10.1e}{check.tolerance:>11.1e}  {'pass' if check.passed else 'FAIL'}")

@@ -21,13 +21,18 @@ from src_pure.models.policy import ActorCritic
 from src_pure.train import make_train
 from src_pure.types import Actor, Array, Carry, Key, Learner, Params, Timestep, TrainState
 
-NUM_STEPS = 130  # of a history where nobody asks for more
+NUM_STEPS, WINDOWS = 130, 4  # of a history: at least so many steps, and so many of the model's windows
 CHUNK = 13  # steps; divides no power of two
 BATCH, D_IN, NUM_ACTIONS = 3, 6, 4
 RESET_RATE = 0.05
-TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of |a - b| / (1 + |b|), by the precision of the model
-RATIO_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of |log ratio|
+# Of |a - b| / (1 + |b|) and of |log ratio|: where two programs are compared it depends on the model's precision
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+SAME_PROGRAM = 1e-5
 NUM_UPDATES = 3
+
+
+class ModelError(ValueError):
+    """A model that cannot be called as models/base.py says, in one line."""
 
 
 class Check(NamedTuple):
@@ -63,14 +68,29 @@ def random_params(module: nn.Module, *args: Any, seed: int = 0) -> Params:
     return jax.tree.unflatten(structure, values)
 
 
-def subject(model: MemoryModel, num_steps: int = NUM_STEPS) -> Subject:
-    """The model ready to be checked; num_steps is rounded up to whole chunks."""
+def history_len(model: MemoryModel) -> int:
+    """Steps that show what a model remembers: several times its `memory_len`, if it has one."""
+    return max(NUM_STEPS, WINDOWS * getattr(model, "memory_len", 0))
+
+
+def subject(model: MemoryModel, num_steps: int | None = None) -> Subject:
+    """The model ready to be checked, on num_steps rounded up to whole chunks, or on history_len of them.
+
+    Raises ModelError for one that cannot be called on it.
+    """
+    num_steps = num_steps or history_len(model)
     num_steps += -num_steps % CHUNK
     key_inputs, key_reset = jax.random.split(jax.random.key(0))
     inputs = jax.random.normal(key_inputs, (num_steps, BATCH, D_IN))
     reset = jax.random.bernoulli(key_reset, RESET_RATE, (num_steps, BATCH)).at[:, 0].set(False)
     fresh = model.initialize_carry(BATCH)
-    params = random_params(model, fresh, inputs[:1], reset[:1])
+    try:
+        params = random_params(model, fresh, inputs[:1], reset[:1])
+    except (TypeError, ValueError) as error:
+        name, reason = type(model).__name__, " ".join(str(error).split())
+        raise ModelError(
+            f"{name} must be callable as model(carry, inputs [T, B, D], reset [T, B]): {reason}"
+        ) from error
     run = jax.jit(partial(in_chunks, partial(model.apply, params)), static_argnums=0)
     return Subject(model, params, fresh, inputs, reset, run)
 
@@ -96,9 +116,14 @@ def largest(errors: Iterable[float]) -> float:
 
 
 def steps_error(s: Subject) -> float:
-    """(a) T single steps and chunks of CHUNK against one sequence of T."""
-    expected = s.run(len(s.inputs), s.fresh, s.inputs, s.reset)[1]
-    return largest(difference(s.run(length, s.fresh, s.inputs, s.reset)[1], expected) for length in (1, CHUNK))
+    """(a) T single steps and chunks of CHUNK against one sequence of T: outputs, and outputs from the carries left."""
+    whole, expected = s.run(len(s.inputs), s.fresh, s.inputs, s.reset)
+    errors = []
+    for length in (1, CHUNK):
+        carry, outputs = s.run(length, s.fresh, s.inputs, s.reset)
+        later, expected_later = (s.run(CHUNK, c, s.inputs, s.reset)[1] for c in (carry, whole))
+        errors += [difference(outputs, expected), difference(later, expected_later)]
+    return largest(errors)
 
 
 def reset_error(s: Subject) -> float:
@@ -176,8 +201,9 @@ class NoiseEnv(NamedTuple):
         )
 
 
-def ratio_error(model: MemoryModel, num_steps: int = NUM_STEPS, algo: Algorithm | None = None) -> float:
+def ratio_error(model: MemoryModel, num_steps: int | None = None, algo: Algorithm | None = None) -> float:
     """(g) The largest |log ratio| of NUM_UPDATES updates with learning rate 0: acting and learning are one function."""
+    num_steps = num_steps or history_len(model)
     env, policy = NoiseEnv(), ActorCritic(Flatten(), model, NUM_ACTIONS)
     algo = algo or PPO(learning_rate=0.0, num_steps=num_steps, update_epochs=1, num_minibatches=1)
     _, update = make_train(env, policy)
@@ -199,12 +225,15 @@ FORM = "the carry keeps its form"
 RATIO = "PPO's ratio stays 1 without learning"
 
 
-def check_model(model: MemoryModel, num_steps: int = NUM_STEPS) -> list[Check]:
+def check_model(model: MemoryModel, num_steps: int | None = None) -> list[Check]:
     """One check for each promise. A carry that changes its form cannot be run: all else has failed then."""
     s = subject(model, num_steps)
     form = Check(FORM, form_error(s), 0.0)
+    rounding = TOLERANCE[precision_of(model)]
     errors = {STEPS: steps_error, RESET: reset_error, CAUSAL: future_error, ROWS: row_error}
-    precision = precision_of(model)
-    checks = [Check(name, error(s) if form.passed else np.inf, TOLERANCE[precision]) for name, error in errors.items()]
+    checks = [
+        Check(name, error(s) if form.passed else np.inf, rounding if name == STEPS else SAME_PROGRAM)
+        for name, error in errors.items()
+    ]
     ratio = ratio_error(model, num_steps) if form.passed else np.inf
-    return [*checks, form, Check(RATIO, ratio, RATIO_TOLERANCE[precision])]
+    return [*checks, form, Check(RATIO, ratio, rounding)]

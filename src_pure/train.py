@@ -35,7 +35,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
-    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many steps of the environment
+    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many observations and rewards
     were no numbers, and the mean of what the model sows as intermediates on the observations behind the rollout.
     """
     apply = policy.apply
@@ -59,7 +59,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
         health = {
             "param_norm": optax.tree.norm(learner.params),
-            "nonfinite_steps": nonfinite_steps(trajectory, actor.timestep.obs),
+            "nonfinite_inputs": nonfinite_inputs(trajectory, actor.timestep.obs),
         }
         metrics = episodes | losses | health | sown_means(sown)
         return TrainState(learner, actor, key, state.update + 1), metrics
@@ -67,7 +67,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     return init, update
 
 
-def nonfinite_steps(trajectory: Trajectory, last_obs: Array) -> Array:
+def nonfinite_inputs(trajectory: Trajectory, last_obs: Array) -> Array:
     """How many observations, with those behind the rollout, [B, ...], and rewards are NaN or infinite."""
 
     def count(x: Array, num_axes: int) -> Array:
@@ -144,13 +144,15 @@ def run_updates(
 
     num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss,
     parameters, observations or rewards stop being numbers keeps its parameters from then on: state.update [R] says how
-    far each came. Its
-    optimiser's state is NaN, so that it does not begin to learn again; keeping all of the old state would cost memory.
+    far each came. Its optimiser's state is NaN, so that it does not begin to learn again; keeping all of the old state
+    would cost memory.
     """
 
     def update_while_finite(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
         new_state, metrics = update(state, algo)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"]) & (metrics["nonfinite_steps"] == 0)
+        finite = (
+            jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"]) & (metrics["nonfinite_inputs"] == 0)
+        )
         params, opt_state = new_state.learner
         params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), params, state.learner.params)
         opt_state = jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan) if _is_float(x) else x, opt_state)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from scripts import check_model as script
 from src_pure.algos.ppo import PPO
 from src_pure.conformance import (
     CAUSAL,
+    CHUNK,
     D_IN,
     FORM,
     RATIO,
@@ -102,6 +104,34 @@ class ChangesType(Right):
         return carry.astype(jnp.bfloat16), out
 
 
+class ForgetsInLongCalls(Right):
+    """Leaves the memory of the step before the last one behind a call of more steps than a chunk has."""
+
+    def __call__(self, carry, inputs, reset):
+        carry, out = average(carry, inputs, reset)
+        return (carry if len(inputs) <= CHUNK else out[-2]), out
+
+
+class MixesRowsBelowRounding(Right):
+    """Within the tolerance that a model of this precision has where two programs are compared."""
+
+    precision: str = "bfloat16"
+
+    def __call__(self, carry, inputs, reset):
+        return average(carry, inputs + 1e-3 * inputs.mean(axis=1, keepdims=True), reset)
+
+
+class FlaxPrecision(Right):
+    """What the word means to flax."""
+
+    precision: Any = None
+
+
+class OtherArguments(Right):
+    def __call__(self, carry, inputs):
+        return carry, inputs
+
+
 class LearnsFromMore(Right):
     """Sums a window of WINDOW inputs beside its own; within a sequence, all inputs since its start as well."""
 
@@ -141,6 +171,9 @@ def broken(model):
         (SeesTheFuture(), {STEPS, CAUSAL, RATIO}),
         (MixesRows(), {ROWS}),
         (ChangesType(), {STEPS, RESET, CAUSAL, ROWS, FORM, RATIO}),
+        (ForgetsInLongCalls(), {STEPS}),
+        (MixesRowsBelowRounding(), {ROWS}),
+        (FlaxPrecision(), set()),
         (LearnsFromMore(), {STEPS, RATIO}),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, nn.Module) else "",
@@ -165,6 +198,7 @@ def test_an_error_that_is_no_number_fails():
         (["model=gruu"], "did you mean gru?"),
         (["model=gru", "model.size=0"], "model.size must be greater than 0"),
         (["model._target_=nowhere.Model"], "cannot be imported"),
+        ([f"model._target_={__name__}.OtherArguments"], "OtherArguments must be callable as model(carry, inputs"),
         (["model=gru", "--steps", "1"], "--steps must be at least 2"),
     ],
 )

@@ -1,6 +1,6 @@
 """The protocol of memory models."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from src_pure.types import Array, Carry
 
@@ -20,6 +20,6 @@ class MemoryModel(Protocol):
         """inputs [T, B, D_in], reset [T, B] bool -> (carry, outputs [T, B, D])."""
 
 
-def precision_of(model: MemoryModel) -> str:
-    """The model's `precision`; float32 where it has no such option."""
-    return getattr(model, "precision", "float32")
+def precision_of(model: MemoryModel) -> Literal["float32", "bfloat16"]:
+    """bfloat16 for a model whose `precision` is that; whatever else it is, or where it is none, float32."""
+    return "bfloat16" if getattr(model, "precision", None) == "bfloat16" else "float32"

@@ -13,7 +13,7 @@ One head of size D with F features, over the raw projections of a token; C [D, F
              none: C = C + value (x) k, s alike, the linear transformer (Katharopoulos et al., arXiv:2006.16236)
     phi(x)   outer_relu: relu(p) (x) relu(x)      outer_elu+1: (elu(p) + 1) (x) (elu(x) + 1)       F = eta D
              relu: relu(x)                        elu+1: elu(x) + 1                                F = D
-             dpfp: y . roll(y, j) for j = 1..nu, y = relu([x, -x]) (Schlag et al., arXiv:2102.11174)  F = 2 nu D
+             dpfp: y_i y_{i+j}, j = 1..nu, y = relu([x, -x]) (Schlag et al., arXiv:2102.11174)  F = 2 nu D
 
 p is p1 for the key and p2 for the query. g has one factor for each feature: sigmoid(gamma) alone where F = D, and for
 dpfp sigmoid(p3_j) sigmoid(gamma_i) on both features of shift j that start at x_i and at -x_i.

@@ -32,7 +32,7 @@ from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
-# Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stays below it
+# Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stayed below it
 MAX_LOG_RATIO = {"float32": 1e-4, "bfloat16": 1e-1}
 
 
@@ -305,8 +305,8 @@ def _warn(rows: pd.DataFrame, run_dir: RunDir, max_log_ratio: float) -> None:
 
 def _cause_of_failure(row: pd.Series) -> str:
     """What of an update's metrics is no number and what to change; nothing where all of it is."""
-    if row["nonfinite_steps"]:
-        return f"{row['nonfinite_steps']:.0f} observations or rewards are NaN or infinite, correct the environment"
+    if row["nonfinite_inputs"]:
+        return f"{row['nonfinite_inputs']:.0f} observations or rewards are NaN or infinite, correct the environment"
     wrong = [f"the {name} is {row[name]}" for name in ("loss", "param_norm") if not np.isfinite(row[name])]
     return f"{' and '.join(wrong)}, try a smaller algo.learning_rate" if wrong else ""
 

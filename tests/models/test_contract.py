@@ -44,12 +44,14 @@ def subject(name):
 
 @pytest.mark.parametrize("promise", ERRORS)
 def test_promise(name, promise):
-    assert ERRORS[promise](subject(name)) <= conformance.TOLERANCE["float32"]
+    assert ERRORS[promise](subject(name)) <= conformance.SAME_PROGRAM
 
 
 @pytest.mark.slow
 def test_promise_in_bfloat16(name):
     """Steps and sequence agree within its rounding; parameters, carry and outputs stay float32."""
+    if not hasattr(model(name), "precision"):
+        pytest.skip("this model has no precision to choose")
     s = conformance.subject(model(name).clone(precision="bfloat16"), 26)
     assert conformance.form_error(s) == 0
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(s.params))
@@ -66,7 +68,7 @@ def test_carry_keeps_its_form(name):
 def test_ratio_stays_one_without_learning(name, request):
     if not request.config.getoption("--model"):
         pytest.skip("tests/test_train.py does this for every class of model")
-    assert conformance.ratio_error(model(name), 26) <= conformance.RATIO_TOLERANCE["float32"]
+    assert conformance.ratio_error(model(name)) <= conformance.TOLERANCE["float32"]
 
 
 def test_memory_is_used(name):

@@ -84,7 +84,7 @@ def test_a_row_without_its_update_is_refused(run):
 
 def test_other_columns_later_are_refused(run):
     run.append_metrics(metrics_frame([1]))
-    with pytest.raises(CheckpointError, match="metrics.parquet was written by other code.* entropy, policy_loss"):
+    with pytest.raises(CheckpointError, match=r"metrics\.parquet was written by other code.* entropy, policy_loss"):
         run.append_metrics(metrics_frame([2]).rename(columns={"policy_loss": "entropy"}))
 
 
