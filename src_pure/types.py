@@ -5,7 +5,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from annotated_types import Ge, Gt, Interval, Lt
 
-# float32 is float32: a GPU would round the factors of products to TF32, and acting and learning would not be one function
+# float32 is float32: a GPU would round the factors of products to TF32, and acting and learning would then differ
 if jax.config.jax_default_matmul_precision is None:
     jax.config.update("jax_default_matmul_precision", "highest")
 

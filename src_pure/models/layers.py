@@ -1,7 +1,7 @@
 """Layers that several memory models share. One initialisation for all: orthogonal kernels and zero biases.
 
-Their scale is sqrt 2, and 1 in the LSTM and the GRU, whose gates are no relu. Gates of GTrXL and the layer that halts have
-biases that are not zero at first.
+Their scale is sqrt 2, and 1 in the LSTM and the GRU, whose gates are no relu. The gates of GTrXL and the layer that
+halts have biases that are not zero at first.
 
 `precision` is that of dense layers: of what goes into their products and of what comes out. Parameters, residuals,
 norms, gates, scores, softmax and recurrences (the product with h in GRU and LSTM, too) are float32 in both, and so are
