@@ -16,6 +16,7 @@ import pytest
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
+from src_pure.build import build
 from src_pure.runs import parquet, sealed
 from src_pure.runs.checkpoint import newest
 from src_pure.runs.lock import locked
@@ -250,11 +251,18 @@ def test_a_folder_may_vanish_before_training_too(to_continue, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("place", [".", "checkpoints"])
-def test_a_folder_may_be_unwritable_before_training_too(to_continue, unprivileged, capsys, place):
+def test_a_folder_may_be_unwritable_before_training_too(to_continue, unprivileged, capsys, monkeypatch, place):
     folder, become = unprivileged
     folder = shutil.copytree(to_continue, folder / "run")
-    become()
-    (folder / place).chmod(0o500 if place == "." else 0o000)
+
+    def build_and_become(config):
+        """Another user, to whom the project itself may be closed, once its files have been read."""
+        experiment = build(config)
+        become()
+        (folder / place).chmod(0o500 if place == "." else 0o000)
+        return experiment
+
+    monkeypatch.setattr(trainer_pure, "build", build_and_become)
     code = trainer_pure.main([*OPTIONS, f"run_dir={folder}"])
     os.seteuid(os.getuid())
     assert code == 4
