@@ -14,6 +14,7 @@ from typing import Any
 
 from src_pure.build import ConfigError, compose, instantiate
 from src_pure.conformance import NUM_STEPS, WINDOWS, ModelError, check_model
+from src_pure.runs.sealed import one_line
 
 TARGET = "model._target_"
 
@@ -50,7 +51,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
             raise ConfigError(f"--steps must be at least 2, got {options.steps}")
         checks = check_model(model, options.steps)
     except (ConfigError, ModelError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:

@@ -32,7 +32,7 @@ NUM_UPDATES = 3
 
 
 class ModelError(ValueError):
-    """A model that cannot be called as models/base.py says, in one line."""
+    """A model that cannot be called as models/base.py says."""
 
 
 class Check(NamedTuple):
@@ -87,10 +87,8 @@ def subject(model: MemoryModel, num_steps: int | None = None) -> Subject:
     try:
         params = random_params(model, fresh, inputs[:1], reset[:1])
     except (TypeError, ValueError) as error:
-        name, reason = type(model).__name__, " ".join(str(error).split())
-        raise ModelError(
-            f"{name} must be callable as model(carry, inputs [T, B, D], reset [T, B]): {reason}"
-        ) from error
+        name = type(model).__name__
+        raise ModelError(f"{name} must be callable as model(carry, inputs [T, B, D], reset [T, B]): {error}") from error
     run = jax.jit(partial(in_chunks, partial(model.apply, params)), static_argnums=0)
     return Subject(model, params, fresh, inputs, reset, run)
 
@@ -117,13 +115,13 @@ def largest(errors: Iterable[float]) -> float:
 
 def steps_error(s: Subject) -> float:
     """(a) T single steps and chunks of CHUNK against one sequence of T: outputs, and outputs from the carries left."""
-    whole, expected = s.run(len(s.inputs), s.fresh, s.inputs, s.reset)
-    errors = []
-    for length in (1, CHUNK):
-        carry, outputs = s.run(length, s.fresh, s.inputs, s.reset)
-        later, expected_later = (s.run(CHUNK, c, s.inputs, s.reset)[1] for c in (carry, whole))
-        errors += [difference(outputs, expected), difference(later, expected_later)]
-    return largest(errors)
+
+    def outputs(length: int) -> tuple[Array, Array]:
+        carry, first = s.run(length, s.fresh, s.inputs, s.reset)
+        return first, s.run(CHUNK, carry, s.inputs, s.reset)[1]
+
+    expected = outputs(len(s.inputs))
+    return largest(difference(*pair) for length in (1, CHUNK) for pair in zip(outputs(length), expected, strict=True))
 
 
 def reset_error(s: Subject) -> float:

@@ -83,7 +83,7 @@ class Gymnax:
             _, state = jax.eval_shape(self.reset_env, key, params)
             action = jax.ShapeDtypeStruct(self.action_space(params).shape, self.action_space(params).dtype)
             jax.eval_shape(self.step_env, key, state, action, params)
-        except Exception as error:
+        except Exception as error:  # the same, found where it first computes with the value
             given = f"options={self.options} params={self.params}"
             raise ValueError(f"{self.env_name} does not run with {given}: {error!r}") from error
 

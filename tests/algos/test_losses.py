@@ -9,7 +9,7 @@ from scipy import stats
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
 from src_pure.types import Gaussian, PolicyOutput, Trajectory
-from tests import oracles
+from tests.algos import oracles
 
 T, B, A = 6, 3, 4
 CASES = [("discrete", 0), ("discrete", 1), ("discrete", 2), ("continuous", 0), ("continuous", 1)]

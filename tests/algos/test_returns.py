@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src_pure.algos.returns import gae, lambda_returns
-from tests import oracles
+from tests.algos import oracles
 
 
 def random_batch(seed, num_steps=9, num_rows=4):

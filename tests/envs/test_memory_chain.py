@@ -12,7 +12,7 @@ from src_pure.envs.memory_chain import (
     memory_task,
 )
 from src_pure.envs.spaces import Box, Discrete
-from tests import oracles
+from tests.envs import oracles
 
 LAST = 2  # the kind of step that ends an episode, in the recordings
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from src_pure.envs.mystery_path import MysteryPath, MysteryPathParams
 from src_pure.envs.mystery_path_names import NamedMysteryPath
 from src_pure.envs.spaces import Box, Discrete
-from tests import oracles
+from tests.envs import oracles
 
 RECORDED = ("grid_default", "grid_easy", "grid_variants", "cont_default", "cont_easy", "cont_variants")
 NAMES = {  # of a parameter here and in the recordings

@@ -11,7 +11,7 @@ from src_pure.envs.mystery_path_layout import (
     place_walls,
     random_draws,
 )
-from tests import oracles
+from tests.envs import oracles
 
 ALL_SIDES = (0, 1, 2, 3)
 

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.tmaze import TMaze, TMazeParams
-from tests import oracles
+from tests.envs import oracles
 
 UP, DOWN, LEFT, RIGHT = range(4)
 SEEN = {"v1": 3, "v2": 10}  # columns before the distractors

@@ -9,7 +9,7 @@ import pytest
 
 from src_pure.models.agalite import AGaLiTe, agalite_attention, frequency_channels
 from src_pure.models.policy import num_parameters
-from tests import oracles
+from tests.models import oracles
 
 T, B, H, D, ETA = 37, 2, 2, 3, 2
 FREQUENCIES = ("released", "paper", "delta")

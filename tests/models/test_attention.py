@@ -8,7 +8,7 @@ import pytest
 from src_pure.models.layers import episode_time
 from src_pure.ops import attention
 from src_pure.ops.attention import Reader, Relative, attend, sinusoids
-from tests import oracles
+from tests.models import oracles
 
 T, B, H, K, D = 36, 3, 2, 3, 6
 MEMORY_LENS = (1, 5, 60)  # histories of many windows, of several, and of less than one

@@ -11,7 +11,7 @@ import pytest
 from src_pure.models.agalite import AGaLiTe, agalite_attention
 from src_pure.models.galite import FEATURES, GaLiTe, galite_attention, num_features, row_sizes
 from src_pure.models.policy import num_parameters
-from tests import oracles
+from tests.models import oracles
 from tests.models.random_params import random_params
 
 T, B, H, D, ETA = 37, 2, 2, 3, 2

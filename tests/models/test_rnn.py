@@ -9,7 +9,7 @@ from jax import lax
 from src_pure.models.policy import num_parameters
 from src_pure.models.rnn import GRU, LSTM, gru_cell, lstm_cell
 from src_pure.ops.recurrence import recurrent_scan
-from tests import oracles
+from tests.models import oracles
 from tests.models.random_params import random_params
 
 T, B, D_IN, SIZE = 11, 3, 4, 5

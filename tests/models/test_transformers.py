@@ -9,7 +9,7 @@ from src_pure.build import ConfigError, compose, instantiate
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.policy import num_parameters
 from src_pure.models.transformer import Transformer
-from tests import oracles
+from tests.models import oracles
 from tests.models.random_params import random_params
 
 T, B, D_IN = 29, 2, 5

@@ -1,0 +1,232 @@
+"""Slow, obvious NumPy twins of the environments. One section per topic."""
+
+import numpy as np
+
+# --- T-Maze ---------------------------------------------------------------------------------------------------------
+
+
+class TMazeLoop:
+    """One T-Maze, stepped in plain Python. Observations come without the distractors."""
+
+    def __init__(self, variant, corridor_len, time_limit):
+        self.variant, self.corridor_len, self.time_limit = variant, corridor_len, time_limit
+
+    def reset(self, cue):
+        self.cue, self.position, self.time = cue, 0, 0
+        if self.variant == "v1":
+            return [0, 1, 1] if cue == 0 else [1, 1, 0]
+        return [*((0, 1) if cue == 0 else (1, 0)), *self._gray_code()]
+
+    def step(self, action):
+        """(observation without distractors, reward, terminated, truncated)"""
+        reward, terminated = -0.1, False
+        if self.position == self.corridor_len - 1:
+            if action in (0, 1):
+                reward, terminated = (4.0 if action == self.cue else -1.0), True
+        elif action == 2:
+            self.position = max(self.position - 1, 0)
+        elif action == 3:
+            self.position += 1
+        self.time += 1
+        return self._observation(), reward, terminated, self.time >= self.time_limit
+
+    def _observation(self):
+        if self.variant == "v1":
+            return [0, 1, 0] if self.position == self.corridor_len - 1 else [1, 0, 1]
+        return [0, 0, *self._gray_code()]
+
+    def _gray_code(self):
+        """The n-th of the 256 codewords, built by reflection: 0 + the list, then 1 + the list backwards."""
+        codewords = [[]]
+        for _ in range(8):
+            codewords = [[0, *word] for word in codewords] + [[1, *word] for word in reversed(codewords)]
+        return codewords[self.position]
+
+
+def tmaze_episode(maze, cue, actions):
+    """{obs [T+1, D], position [T+1], reward [T], terminated [T], truncated [T]} without stopping at the end."""
+    obs, position = [maze.reset(cue)], [maze.position]
+    steps = []
+    for action in actions:
+        seen, *step = maze.step(action)
+        obs.append(seen)
+        position.append(maze.position)
+        steps.append(step)
+    reward, terminated, truncated = (np.array(column) for column in zip(*steps, strict=True))
+    return {
+        "obs": np.array(obs),
+        "position": np.array(position),
+        "reward": reward,
+        "terminated": terminated,
+        "truncated": truncated,
+    }
+
+
+# --- Mystery Path ---------------------------------------------------------------------------------------------------
+
+
+def mystery_path_walls(origin, goal, inner, num_outer, picks):
+    """[7, 7] bool, as lists of cells; `picks` index the remaining candidates."""
+    walls = np.zeros((7, 7), bool)
+    for x in range(1, 5):
+        for y in range(1, 5):
+            walls[x, y] = inner[x - 1, y - 1] < 33
+    candidates = []
+    for x in range(7):
+        for y in range(7):
+            at_border = x in (0, 6) or y in (0, 6)
+            near_end = any(abs(x - end[0]) + abs(y - end[1]) <= 1 for end in (origin, goal))
+            near_wall = walls[max(x - 1, 0) : x + 2, max(y - 1, 0) : y + 2].any()
+            if at_border and not near_end and not near_wall:
+                candidates.append((x, y))
+    for pick in picks[:num_outer]:
+        if candidates:
+            walls[candidates.pop(pick % len(candidates))] = True
+    return walls
+
+
+def mystery_path_search(walls, origin, goal, noise):
+    """[7, 7] bool path of the original's search, with a list, dictionaries and an iterator."""
+    origin, goal, noise = tuple(map(int, origin)), tuple(map(int, goal)), map(int, noise)
+    listed, closed, parent = [origin], set(), {}
+    cost, priority = {origin: 0}, {origin: 0.0}
+    while True:
+        current = listed[0]
+        for cell in listed:
+            if priority[cell] < priority[listed[0]]:
+                current = cell
+                break
+        if current == goal:
+            break
+        listed.remove(current)
+        closed.add(current)
+        for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            cell = (current[0] + step[0], current[1] + step[1])
+            if not (0 <= cell[0] < 7 and 0 <= cell[1] < 7) or cell in closed or walls[cell]:
+                continue
+            new_cost = cost[current] + next(noise)
+            if cell not in listed:
+                listed.append(cell)
+                cost[cell], parent[cell] = new_cost, current
+                priority[cell] = new_cost + np.hypot(cell[0] - goal[0], cell[1] - goal[1])
+            elif new_cost < cost[cell]:
+                parent[cell] = current
+    path = np.zeros((7, 7), bool)
+    while goal != origin:
+        path[goal] = True
+        goal = parent[goal]
+    path[origin] = True
+    return path
+
+
+class MysteryPathLoop:
+    """One Mystery Path in plain Python. `env` and `params` are read for their settings only."""
+
+    def __init__(self, env, params, path, origin, goal):
+        self.env, self.params = env, params
+        self.path, self.origin, self.goal = path, tuple(origin), tuple(goal)
+        self.center = [12 * origin[0] + 6, 12 * origin[1] + 6]
+        self.rotation, self.off_path, self.num_fails, self.time = 0, False, 0, 0
+        self.visited = set()
+
+    def step(self, action):
+        """(reward, terminated, truncated)"""
+        if self.off_path:
+            self.center = [12 * self.origin[0] + 6, 12 * self.origin[1] + 6]
+        elif self.env.variant == "grid":
+            self._walk(action)
+        else:
+            self._glide(action)
+        cell = (self.center[0] // 12, self.center[1] // 12)
+        reward, reached = self.params.reward_step, cell == self.goal
+        self.off_path = not reached and not self.path[cell]
+        if reached:
+            reward += self.params.reward_goal
+        elif self.off_path:
+            reward += self.params.reward_fall_off
+            self.num_fails += 1
+        elif cell != self.origin and cell not in self.visited:
+            reward += self.params.reward_path_progress
+            self.visited.add(cell)
+        self.time += 1
+        return reward, reached, self.time >= self.params.time_limit and not reached
+
+    def _walk(self, action):
+        if action == 3:
+            step = {0: (0, -12), 90: (-12, 0), 180: (0, 12), 270: (12, 0)}[self.rotation]
+            self.center = [min(max(self.center[i] + step[i], 6), 78) for i in range(2)]
+        self.rotation = (self.rotation + {1: 90, 2: -90}.get(action, 0)) % 360
+
+    def _glide(self, action):
+        direction = [(0, -1, 1)[action // 3], (0, -1, 1)[action % 3]]
+        length = max(np.hypot(*direction), 1.0)
+        step = [int(self.params.agent_speed * component / length) for component in direction]
+        self.center = [min(max(self.center[i] + step[i], 6), 78) for i in range(2)]
+        if action:
+            facing = {(0, -1): 0, (-1, -1): 45, (-1, 0): 90, (-1, 1): 135, (0, 1): 180, (1, 1): 225, (1, 0): 270}
+            self.rotation = facing.get(tuple(direction), 315)
+
+    def frame(self):
+        """uint8 [84, 84, 3], every pixel asked for every shape."""
+        x, y = np.arange(84)[:, None], np.arange(84)[None, :]
+        image = np.zeros((84, 84, 3), np.uint8)
+        for cell, shown, color in (
+            (self.origin, self.env.show_origin, (0, 0, 255)),
+            (self.goal, self.env.show_goal, (0, 255, 0)),
+        ):
+            image[(x // 12 == cell[0]) & (y // 12 == cell[1]) & shown] = color
+        hands = {
+            0: ((-4, -4), (4, -4)),
+            45: ((-6, 0), (-1, -6)),
+            90: ((-4, 4), (-4, -4)),
+            135: ((0, 5), (-6, 0)),
+            180: ((4, 4), (-4, 4)),
+            225: ((5, 0), (0, 5)),
+            270: ((4, -4), (4, 4)),
+            315: ((0, -6), (5, 0)),
+        }[self.rotation]
+        shapes = [((0, 0), 7, 6, (250, 204, 153)), *((hand, 2, 2, (50, 50, 50)) for hand in hands)]
+        for offset, sum_bound, bound, color in shapes:
+            across = abs(x - (self.center[0] + offset[0] - 0.5))
+            down = abs(y - (self.center[1] + offset[1] - 0.5))
+            image[(across + down <= sum_bound) & (np.maximum(across, down) <= bound)] = color
+        if self.off_path and self.env.visual_feedback:
+            for u in range(10):
+                for v in range(10):
+                    if abs(u - v) <= 1 or abs(u + v - 9) <= 1:
+                        image[self.center[0] - 5 + u, self.center[1] - 5 + v] = (255, 0, 0)
+        return image
+
+
+# --- memory chains --------------------------------------------------------------------------------------------------
+
+
+def memory_chain_episode(memory_length, context, query, actions):
+    """(obs [T+1, 2 + num_bits], reward [T], terminated [T]) of bsuite's MemoryChain; T = memory_length + 1."""
+
+    def observation(time):
+        asked = query if time == memory_length - 1 else 0
+        bits = [2 * bit - 1 if time == 0 else 0 for bit in context]
+        return [1 - time / memory_length, asked, *bits]
+
+    obs, reward, terminated = [observation(0)], [], []
+    for time, action in enumerate(actions):
+        obs.append(observation(time))
+        last = time == memory_length
+        reward.append((1.0 if action == context[query] else -1.0) if last else 0.0)
+        terminated.append(last)
+    return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
+
+
+def distributed_memory_episode(memory_length, context, context_timesteps, actions):
+    """(obs [T+1, 2 + num_bits], reward [T], terminated [T]) of the distributed task; T = memory_length."""
+    obs, reward, terminated = [], [], []
+    for time in range(memory_length + 1):
+        bits = [2 * bit - 1 if when == time else 0 for bit, when in zip(context, context_timesteps, strict=True)]
+        obs.append([1 - time / memory_length, 0, *bits])
+    majority = max(set(context), key=list(context).count)
+    for time, action in enumerate(actions):
+        last = time == memory_length - 1
+        reward.append((1.0 if action == majority else -1.0) if last else 0.0)
+        terminated.append(last)
+    return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
