@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from src_pure.ops.recurrence import SAVED, chunks, factor_chunks, unchunk
+from src_pure.ops.recurrence import SAVED, chunks, factor_chunks, linear_recurrence, unchunk
 from src_pure.types import Array
 
 
@@ -126,22 +126,22 @@ def scan_readout(state: MatrixState, inputs: FactoredInputs, decay: Decay) -> tu
 
 
 class Decays(NamedTuple):
-    """Products of decays within blocks of neighbouring steps; [L, B, H, D] or [L, B, H, F]."""
+    """Products of decays within blocks of neighbouring steps; [B, H, L, D] or [B, H, L, F]."""
 
     since: Array  # from the first step of the block to this one
     until: Array  # from behind this step to the last one of the block
 
 
 def _halves(x: Array, width: int) -> tuple[Array, Array]:
-    """[L, ...] -> first and second halves of its blocks of 2 * width steps, [L / (2 * width), width, ...] each."""
-    x = x.reshape(-1, 2, width, *x.shape[1:])
-    return x[:, 0], x[:, 1]
+    """[B, H, L, ...] -> first and second halves of its blocks of 2 * width steps, [B, H, n, width, ...] each."""
+    x = x.reshape(*x.shape[:2], -1, 2, width, *x.shape[3:])
+    return x[:, :, :, 0], x[:, :, :, 1]
 
 
 def _join(first: Array, second: Array) -> Array:
     """The inverse of _halves."""
-    x = jnp.stack([first, second], axis=1)
-    return x.reshape(-1, *x.shape[3:])
+    x = jnp.stack([first, second], axis=3)
+    return x.reshape(*x.shape[:2], -1, *x.shape[5:])
 
 
 def _double(decays: Decays, width: int) -> Decays:
@@ -149,38 +149,41 @@ def _double(decays: Decays, width: int) -> Decays:
     first_since, second_since = _halves(decays.since, width)
     first_until, second_until = _halves(decays.until, width)
     return Decays(
-        since=_join(first_since, second_since * first_since[:, -1:]),
-        until=_join(first_until * second_since[:, -1:], second_until),
+        since=_join(first_since, second_since * first_since[:, :, :, -1:]),
+        until=_join(first_until * second_since[:, :, :, -1:], second_until),
     )
 
 
 def _product_chunk(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
-    """(last state, readout) of L steps, L a power of two, by matrix products."""
-    x = multiply_out(inputs)
+    """(last state, readout) of L steps, L a power of two, by matrix products: steps go next to the features."""
+    num_steps = len(inputs.keep)
+    keep = inputs.keep.T[:, None, :, None]
+    x = multiply_out(jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), inputs._replace(keep=inputs.keep[..., None])))
     rows = Decays(1.0 - x.row_gate, jnp.ones_like(x.row_gate))
-    columns = Decays(_column_decay(x), jnp.ones_like(x.column_gate))
+    columns = Decays(keep * (1.0 - x.column_gate), jnp.ones_like(x.column_gate))
     denominator = (x.query * x.key).sum(-1)  # a step reads itself
     numerator = denominator[..., None] * x.value
     width = 1
-    while width < x.keep.shape[0]:
+    while width < num_steps:
         query = _halves(x.query * columns.since, width)[1]
         key = _halves(x.key * columns.until, width)[0]
         value = _halves(x.value * rows.until, width)[0]
-        scores = _einsum("ntbhf,nsbhf->nbhts", query, key)
-        read = _halves(rows.since, width)[1] * _einsum("nbhts,nsbhd->ntbhd", scores, value)
+        scores = _einsum("bhntf,bhnsf->bhnts", query, key)
+        read = _halves(rows.since, width)[1] * _einsum("bhnts,bhnsd->bhntd", scores, value)
         first, second = _halves(numerator, width)
         numerator = _join(first, second + read)
         first, second = _halves(denominator, width)
-        denominator = _join(first, second + jnp.moveaxis(scores.sum(-1), -1, 1))
+        denominator = _join(first, second + scores.sum(-1))
         rows, columns = _double(rows, width), _double(columns, width)
         width *= 2
     query, key, value = x.query * columns.since, x.key * columns.until, x.value * rows.until
     readout = Readout(
-        numerator + rows.since * _einsum("bhdf,tbhf->tbhd", state.matrix, query),
-        denominator + _einsum("bhf,tbhf->tbh", state.normaliser, query),
+        jnp.moveaxis(numerator + rows.since * _einsum("bhdf,bhtf->bhtd", state.matrix, query), 2, 0),
+        jnp.moveaxis(denominator + _einsum("bhf,bhtf->bht", state.normaliser, query), 2, 0),
     )
-    matrix = _outer(rows.since[-1], columns.since[-1]) * state.matrix + _einsum("tbhd,tbhf->bhdf", value, key)
-    return MatrixState(matrix, columns.since[-1] * state.normaliser + key.sum(0)), readout
+    last_row, last_column = rows.since[:, :, -1], columns.since[:, :, -1]
+    matrix = _einsum("bhd,bhf->bhdf", last_row, last_column) * state.matrix + _einsum("bhtd,bhtf->bhdf", value, key)
+    return MatrixState(matrix, last_column * state.normaliser + key.sum(2)), readout
 
 
 @jax.custom_vjp
@@ -217,7 +220,14 @@ product_readout.defvjp(_product_forward, _product_backward)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Released decay: 1 - b g is no product of a row and a column, so every step passes over the whole matrix
+# Released decay: 1 - b g is no product of a row and a column, so time passes over the whole matrix again and again. The
+# gradient goes two steps at a time, 1 and 2 from C_0, which halves the passes: with o_t and D_t the cotangents of
+# numerator_t and C_t,
+#
+#     D_2 = [from behind] + o_2 (x) query_2        D_1 = decay_2 . D_2 + o_1 (x) query_1        [to C_0] = decay_1 . D_1
+#
+# what the pair's factors get are products of D_t, C_t and D_t . C_{t-1} with vectors. As C_1 and D_1 are 1 - b g times
+# C_0 and D_2 plus one outer product each, all of them come from products of C_0, D_2 and C_0 . D_2 alone.
 
 
 @jax.custom_vjp
@@ -237,62 +247,110 @@ def _released_forward(state, inputs):
 
 def _released_backward(residuals, cotangents):
     (starts, inputs), (d_last, d_readout) = residuals, cotangents
-    arguments = (starts, inputs, d_last, d_readout)
-    d_state, d_inputs = lax.platform_dependent(*arguments, cpu=_released_pullback_by_row, default=_released_pullback)
-    return d_state, d_inputs._replace(keep=None)
-
-
-def _released_pullback(starts, inputs, d_last, d_readout):
     num_steps = inputs.keep.shape[0]
 
-    def chunk(carry, x):
+    def chunk(d_state, x):
         start, inputs, d_readout = x
         factors, pullback = jax.vjp(multiply_out, inputs)
-        _, (previous, d_query) = lax.scan(_released_again, start, (factors, d_readout))
-        carry, d_factors = lax.scan(_released_reverse_step, carry, (previous, factors, d_readout), reverse=True)
-        return carry, pullback(MatrixFactors(jnp.zeros_like(factors.keep), *d_factors, d_query))[0]
+        _, denominator_pullback = jax.vjp(_denominator, start.normaliser, factors)
+        d_normaliser, d_factors = denominator_pullback((d_state.normaliser, d_readout.denominator))
+        d_matrix, of_numerator = _numerator_pullback(start.matrix, factors, d_state.matrix, d_readout.numerator)
+        d_inputs = pullback(jax.tree.map(jnp.add, d_factors, of_numerator))[0]
+        return MatrixState(d_matrix, d_normaliser), d_inputs
 
-    last = multiply_out(jax.tree.map(lambda x: x[-1], inputs))
-    behind = jax.tree.map(jnp.zeros_like, last)._replace(keep=jnp.ones_like(last.keep))
     split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
-    (d_state, first), d_inputs = lax.scan(chunk, (d_last, behind), split, reverse=True)
-    return _through_decay(d_state, first), unchunk(d_inputs, num_steps)
+    d_first, d_inputs = lax.scan(chunk, d_last, split, reverse=True)
+    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)
 
 
-def _released_pullback_by_row(starts, inputs, d_last, d_readout):
-    """As _released_pullback for one row of the batch after the other: the states of a chunk then stay in the cache."""
-    starts, inputs, d_readout = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :, None], (starts, inputs, d_readout))
-    d_last = jax.tree.map(lambda x: x[:, None], d_last)
-    d_state, d_inputs = lax.map(lambda x: _released_pullback(*x), (starts, inputs, d_last, d_readout))
-    return jax.tree.map(lambda x: x[:, 0], d_state), jax.tree.map(lambda x: x[:, :, 0].swapaxes(0, 1), d_inputs)
+def _denominator(normaliser: Array, x: MatrixFactors) -> tuple[Array, Array]:
+    """(last normaliser, denominator [L, B, H])"""
+    states = linear_recurrence(normaliser, _column_decay(x), x.key)
+    return states[-1], (states * x.query).sum(-1)
 
 
-def _released_again(state, x):
-    """The state before a step once more, and the cotangent of the query, which reads the state after it."""
-    factors, d_readout = x
-    new_state = _advance(state, factors, released_decay)
-    d_query = _einsum("bhdf,bhd->bhf", new_state.matrix, d_readout.numerator)
-    return new_state, (state, d_query + new_state.normaliser * d_readout.denominator[..., None])
+def _numerator_pullback(matrix: Array, factors: MatrixFactors, d_matrix: Array, d_numerator: Array):
+    """(cotangent of the matrix before the chunk, those of its factors), from that of the matrix behind it.
+
+    Written out without a loop over steps: XLA on CPUs is slow to put matrices into the stack that a loop needs.
+    """
+    steps, read = lax.optimization_barrier((_unstack(factors), list(d_numerator)))  # else multiplied out for every row
+    pairs = list(zip(steps[::2], steps[1::2], strict=True))
+    matrices = [matrix]
+    for pair in pairs:
+        for x in pair:
+            matrix = released_decay(x) * matrix + _outer(x.value, x.key)
+        matrix = lax.optimization_barrier(matrix)
+        matrices.append(matrix)
+    read = [jnp.zeros_like(read[0]), *read]  # of the step before the chunk, too: nothing
+    (d_query,) = _columns_of(matrices.pop(), read[-1])
+    d_steps = []
+    for i in reversed(range(len(pairs))):
+        first, second = pairs[i]
+        d_matrix, (d_first, d_second), d_query_before = _pair_pullback(
+            first, second, matrices[i], d_matrix, read[2 * i : 2 * i + 3]
+        )
+        d_steps += [d_second._replace(query=d_query), d_first]
+        d_query = d_query_before
+    return d_matrix, jax.tree.map(lambda *x: jnp.stack(x[::-1]), *d_steps)
 
 
-def _through_decay(d_state: MatrixState, x: MatrixFactors) -> MatrixState:
-    return MatrixState(released_decay(x) * d_state.matrix, _column_decay(x) * d_state.normaliser)
+def _pair_pullback(first: MatrixFactors, second: MatrixFactors, matrix: Array, d_matrix: Array, read: list[Array]):
+    """(cotangents of C_0, of the factors but for query_2, and of query_0, by which C_0 was read), from that of C_2.
+
+    read: o_0, o_1, o_2
+    """
+    b_1, g_1, b_2, g_2 = first.row_gate, first.column_gate, second.row_gate, second.column_gate
+    before, first_read, second_read = read
+    keep_1, keep_2 = first.keep[:, None, None], second.keep[:, None, None]
+    d_matrix = lax.optimization_barrier(d_matrix + _outer(second_read, second.query))  # D_2
+    both = lax.optimization_barrier(d_matrix * matrix)
+
+    by_key_2, by_key, by_gated_key = _rows_of(d_matrix, second.key, first.key, g_2 * first.key)
+    by_value_2, by_value, by_gated_value = _columns_of(d_matrix, second.value, first.value, b_2 * first.value)
+    (by_gated_query,) = _rows_of(matrix, g_1 * first.query)
+    d_query_before, by_read, by_gated_read = _columns_of(matrix, before, first_read, b_1 * first_read)
+    by_g_1, by_g_2, by_g_both = _rows_of(both, g_1, g_2, g_1 * g_2)
+    by_b_1, by_b_2, by_b_both = _columns_of(both, b_1, b_2, b_1 * b_2)
+
+    d_second = MatrixFactors(
+        keep=jnp.zeros_like(second.keep),
+        row_gate=-keep_2 * (keep_1 * (by_g_2 - b_1 * by_g_both) + first.value * by_gated_key),
+        column_gate=-keep_2 * (keep_1 * (by_b_2 - g_1 * by_b_both) + first.key * by_gated_value),
+        value=by_key_2,
+        key=by_value_2,
+        query=None,
+    )
+    d_first = MatrixFactors(
+        keep=jnp.zeros_like(first.keep),
+        row_gate=-keep_1 * (keep_2 * (by_g_1 - b_2 * by_g_both) + first_read * by_gated_query),
+        column_gate=-keep_1 * (keep_2 * (by_b_1 - g_2 * by_b_both) + first.query * by_gated_read),
+        value=keep_2 * (by_key - b_2 * by_gated_key) + first_read * _dot(first.query, first.key),
+        key=keep_2 * (by_value - g_2 * by_gated_value) + first.query * _dot(first_read, first.value),
+        query=keep_1 * (by_read - g_1 * by_gated_read) + first.key * _dot(first_read, first.value),
+    )
+    d_matrix = released_decay(first) * (released_decay(second) * d_matrix + _outer(first_read, first.query))
+    return d_matrix, (d_first, d_second), d_query_before
 
 
-def _released_reverse_step(carry, x):
-    """One step back. carry: the cotangent of S_{t+1} and the factors of t+1, through which it first has to go."""
-    previous, f, d_readout = x
-    through = _through_decay(*carry)
-    d_matrix = through.matrix + _outer(d_readout.numerator, f.query)
-    d_normaliser = through.normaliser + d_readout.denominator[..., None] * f.query
-    d_matrix = lax.optimization_barrier(d_matrix)  # else XLA computes it anew for every use below
-    d_value = _einsum("bhdf,bhf->bhd", d_matrix, f.key)
-    d_key = _einsum("bhdf,bhd->bhf", d_matrix, f.value) + d_normaliser
-    d_gate = lax.optimization_barrier(-f.keep[:, None, None, None] * d_matrix * previous.matrix)
-    d_row_gate = _einsum("bhdf,bhf->bhd", d_gate, f.column_gate)
-    d_column_gate = _einsum("bhdf,bhd->bhf", d_gate, f.row_gate)
-    d_column_gate -= f.keep[:, None, None] * d_normaliser * previous.normaliser
-    return (MatrixState(d_matrix, d_normaliser), f), (d_row_gate, d_column_gate, d_value, d_key)
+def _unstack(x: MatrixFactors) -> list[MatrixFactors]:
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], x) for i in range(len(x.keep))]
+
+
+def _rows_of(matrix: Array, *columns: Array) -> list[Array]:
+    """Products of [B, H, D, F] with several [B, H, F]: [B, H, D] each, in one pass."""
+    products = _einsum("bhdf,bhjf->bhjd", matrix, jnp.stack(columns, axis=2))
+    return [products[:, :, j] for j in range(len(columns))]
+
+
+def _columns_of(matrix: Array, *rows: Array) -> list[Array]:
+    """Products of several [B, H, D] with [B, H, D, F]: [B, H, F] each, in one pass."""
+    products = _einsum("bhjd,bhdf->bhjf", jnp.stack(rows, axis=2), matrix)
+    return [products[:, :, j] for j in range(len(rows))]
+
+
+def _dot(x: Array, y: Array) -> Array:
+    return (x * y).sum(-1, keepdims=True)
 
 
 released_readout.defvjp(_released_forward, _released_backward)
