@@ -20,7 +20,7 @@ from jax import lax
 
 from src_pure.types import Array
 
-BLOCK = 128  # queries scored at once against the M + BLOCK tokens they may see: bounds what the band wastes
+BLOCK = 64  # queries scored at once against the M + BLOCK tokens they may see: bounds what the band wastes
 MASKED = -1e30  # score of what may not be seen; finite, so that its gradient is 0 and not NaN
 
 
@@ -110,21 +110,25 @@ def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, rea
     """As T calls of `attend_step`, with keys and values projected once, in blocks of queries."""
     num_steps, memory_len = len(tokens), memory.shape[1]
     past = _rotate(memory, seen[0])  # oldest first; after a reset in any order, as none of it is seen
-    context = jnp.concatenate([past, tokens.swapaxes(0, 1)], axis=1)  # [B, M + T, D]
-    y = context * reader.scale + reader.offset
-    keys = jnp.einsum("bjd,dhk->hbjk", y, reader.key)
-    values = jnp.einsum("bjd,dhk->hbjk", y, reader.value)
+    tokens = tokens.swapaxes(0, 1)
+    keys, values = (_project(past, tokens, reader, kernel) for kernel in (reader.key, reader.value))
     queries = query.transpose(2, 1, 0, 3) * query.shape[-1] ** -0.5  # [H, B, T, K]
     out = []
     for first in range(0, num_steps, BLOCK):
         block, window = slice(first, first + BLOCK), slice(first, first + BLOCK + memory_len)
         out.append(
-            _attend_block(
-                queries[:, :, block], keys[:, :, window], values[:, :, window], seen[block].T, reader.relative
-            )
+            _attend_block(queries[:, :, block], keys[..., window], values[..., window], seen[block].T, reader.relative)
         )
     out = jnp.concatenate(out, axis=2).transpose(2, 1, 0, 3)
+    context = jnp.concatenate([past, tokens], axis=1)
     return _rotate(context[:, num_steps:], -(seen[-1] + 1)), out
+
+
+def _project(past: Array, tokens: Array, reader: Reader, kernel: Array) -> Array:
+    """[H, B, K, M + T]: keys or values of both; apart, as the gradient of the past is not wanted."""
+    offset = jnp.einsum("d,dhk->hk", reader.offset, kernel)[:, None, :, None]
+    kernel = reader.scale[:, None, None] * kernel
+    return jnp.concatenate([jnp.einsum("bjd,dhk->hbkj", x, kernel) for x in (past, tokens)], axis=-1) + offset
 
 
 def _rotate(memory: Array, shift: Array) -> Array:
@@ -135,11 +139,11 @@ def _rotate(memory: Array, shift: Array) -> Array:
 
 
 def _attend_block(queries: Array, keys: Array, values: Array, seen: Array, relative: Relative | None) -> Array:
-    """[H, B, C, K] for scaled queries [H, B, C, K]; keys, values [H, B, M + C, K]; seen [B, C].
+    """[H, B, C, K] for scaled queries [H, B, C, K]; keys, values [H, B, K, M + C]; seen [B, C].
 
     Query i stands at key M + i.
     """
-    num_queries, num_keys = queries.shape[2], keys.shape[2]
+    num_queries, num_keys = queries.shape[2], keys.shape[3]
     memory_len = num_keys - num_queries
     distance = memory_len + np.arange(num_queries)[:, None] - np.arange(num_keys)  # [C, M + C]
     visible = (distance >= 0) & (distance <= jnp.minimum(seen, memory_len)[..., None])  # [B, C, M + C]
@@ -161,35 +165,54 @@ def _masked_mean(queries: Array, keys: Array, values: Array, scores: Array | Non
 
 
 def _masked_mean_forward(queries, keys, values, scores, visible):
-    content = jnp.einsum("hbtk,hbjk->hbtj", queries, keys)
+    content = jnp.einsum("hbtk,hbkj->hbtj", queries, keys)
     total = content if scores is None else content + scores
     weights = jax.nn.softmax(jnp.where(visible, total, MASKED))
-    out = jnp.einsum("hbtj,hbjk->hbtk", weights, values)
+    out = jnp.einsum("hbtj,hbkj->hbtk", weights, values)
     return out, (queries, keys, values, None if scores is None else (), weights, out)
 
 
 def _masked_mean_backward(residuals, d_out):
     queries, keys, values, no_scores, weights, out = residuals
-    d_weights = jnp.einsum("hbtk,hbjk->hbtj", d_out, values)
+    d_weights = jnp.einsum("hbtk,hbkj->hbtj", d_out, values)
     d_scores = weights * (d_weights - jnp.sum(d_out * out, axis=-1, keepdims=True))
     d_scores = lax.optimization_barrier(d_scores)  # else XLA computes it anew for every use below
-    d_queries = jnp.einsum("hbtj,hbjk->hbtk", d_scores, keys)
-    d_keys = jnp.einsum("hbtk,hbtj->hbkj", queries, d_scores).swapaxes(2, 3)
-    d_values = jnp.einsum("hbtk,hbtj->hbkj", d_out, weights).swapaxes(2, 3)
+    d_queries = jnp.einsum("hbtj,hbkj->hbtk", d_scores, keys)
+    d_keys = jnp.einsum("hbtk,hbtj->hbkj", queries, d_scores)
+    d_values = jnp.einsum("hbtk,hbtj->hbkj", d_out, weights)
     return d_queries, d_keys, d_values, None if no_scores is None else d_scores, None
 
 
 _masked_mean.defvjp(_masked_mean_forward, _masked_mean_backward)
 
 
+@jax.custom_vjp
 def _position_scores(queries: Array, distances: Array) -> Array:
     """[H, B, C, M + C] whose (i, i + e) is query i times distances[e]; wrong outside of that band.
 
     With C columns of zeros behind the M + 1 distances a row is one longer than its result, so that reading the same
-    numbers in rows of M + C moves each row one further to the right.
+    numbers in rows of M + C moves each row one further to the right. The gradient, which is 0 outside of the band, is
+    read in the longer rows again, and only the M + 1 distances are multiplied by it.
     """
     num_heads, batch_size, num_queries, _ = queries.shape
     num_keys = len(distances) - 1 + num_queries
     padded = jnp.pad(distances, ((0, num_queries), (0, 0), (0, 0)))
     scores = jnp.einsum("hbtk,ehk->hbte", queries, padded).reshape(num_heads, batch_size, -1)
     return scores[..., : num_queries * num_keys].reshape(num_heads, batch_size, num_queries, num_keys)
+
+
+def _position_scores_forward(queries, distances):
+    return _position_scores(queries, distances), (queries, distances)
+
+
+def _position_scores_backward(residuals, d_scores):
+    queries, distances = residuals
+    num_heads, batch_size, num_queries, num_keys = d_scores.shape
+    flat = jnp.pad(d_scores.reshape(num_heads, batch_size, -1), ((0, 0), (0, 0), (0, num_queries)))
+    by_distance = flat.reshape(num_heads, batch_size, num_queries, num_keys + 1)[..., : len(distances)]
+    by_distance = lax.optimization_barrier(by_distance)  # else XLA moves the rows anew for both products
+    d_distances = jnp.einsum("hbtk,hbte->hke", queries, by_distance).transpose(2, 0, 1)
+    return jnp.einsum("hbte,ehk->hbtk", by_distance, distances), d_distances
+
+
+_position_scores.defvjp(_position_scores_forward, _position_scores_backward)
