@@ -2,19 +2,18 @@
 
 Acting is one step of the whole network for 64 environments, training one PPO update on T-Maze v2 (64 environments, 128
 steps, 4 epochs, 8 minibatches) divided by its environment steps. Medians of several calls after a warm-up; the models
-take turns while acting, so that what else the machine does falls on all of them. The baseline is the same GTrXL
-projecting its whole memory to keys and values at every step, as public implementations do.
+take turns, so that what else the machine does falls on all of them. The baseline is the same GTrXL projecting its whole
+memory to keys and values at every step, as public implementations do.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from bench_train import measure
+from bench_train import medians, prepare
 from jax import lax
 
 from src_pure.build import build, compose, known_names
@@ -97,21 +96,18 @@ def main() -> None:
     parser.add_argument("--skip-training", action="store_true", help="acting alone")
     options = parser.parse_args()
     prepared = {name: prepare_acting(name) for name in options.only}
-    acting = {name: [] for name in prepared}
-    for _ in range(1 + options.calls):
-        for name, (_, _, call) in prepared.items():
-            acting[name].append(call())
-    acting = {name: statistics.median(times[1:]) for name, times in acting.items()}
+    acting = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
+    trained = [] if options.skip_training else [name for name in options.only if name != BASELINE]
+    training = {name: prepare([*CASES[name], *SETTINGS]) for name in trained}
+    megabytes = {name: size for name, (_, size, _) in training.items()}
+    training = medians({name: call for name, (_, _, call) in training.items()}, options.calls)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; us per environment step, temporaries of an update")
     print(f"{'':20}{'parameters':>12}{'state bytes':>13}{'acting us':>11}{'training us':>13}{'temporaries MB':>16}")
-    training = {}
     for name, (parameters, state_bytes, _) in prepared.items():
         line = f"{name:20}{parameters:12,}{state_bytes:13,}{acting[name]:11.2f}"
-        if not options.skip_training and name != BASELINE:
-            _, speed, megabytes = measure([*CASES[name], *SETTINGS], options.calls)
-            training[name] = 1e6 / speed
-            line += f"{training[name]:13.1f}{megabytes:16.1f}"
-        print(line, flush=True)
+        if name in training:
+            line += f"{training[name] * 1e6:13.1f}{megabytes[name]:16.1f}"
+        print(line)
     for what, times in (("acting", acting), ("training", training)):
         for slow, fast in RATIOS:
             if slow in times and fast in times:

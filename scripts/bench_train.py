@@ -7,6 +7,7 @@ Compile time, environment steps per second (median of several calls after a warm
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -30,8 +31,8 @@ RATIOS = (
 )
 
 
-def measure(overrides: list[str], calls: int) -> tuple[float, float, float]:
-    """(compile seconds, environment steps per second over all runs, MB of temporaries)."""
+def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
+    """(compile seconds, MB of temporaries, a call that trains one update and returns seconds per environment step)."""
     experiment = build(compose(overrides))
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
@@ -41,13 +42,24 @@ def measure(overrides: list[str], calls: int) -> tuple[float, float, float]:
     start = time.perf_counter()
     program = segment.lower(state, algo, num_updates=1).compile()
     compile_seconds = time.perf_counter() - start
-    seconds = []
-    for _ in range(1 + calls):
+
+    def call() -> float:
+        nonlocal state
         start = time.perf_counter()
         state, _ = jax.block_until_ready(program(state, algo, num_updates=1))
-        seconds.append(time.perf_counter() - start)
-    steps = settings.steps_per_update * settings.num_seeds
-    return compile_seconds, steps / statistics.median(seconds[1:]), program.memory_analysis().temp_size_in_bytes / 1e6
+        return (time.perf_counter() - start) / (settings.steps_per_update * settings.num_seeds)
+
+    return compile_seconds, program.memory_analysis().temp_size_in_bytes / 1e6, call
+
+
+def medians(calls: dict[str, Callable[[], float]], times: int) -> dict[str, float]:
+    """What each call returns, the median of several after a warm-up; they take turns, so what else the machine does
+    falls on all of them."""
+    results = {name: [] for name in calls}
+    for _ in range(1 + times):
+        for name, call in calls.items():
+            results[name].append(call())
+    return {name: statistics.median(values[1:]) for name, values in results.items()}
 
 
 def main() -> None:
@@ -59,10 +71,11 @@ def main() -> None:
         parser.error(f"--calls must be at least 1, got {options.calls}")
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, T-Maze v2, PPO, 128 steps, 4 epochs")
     print(f"{'':32}{'compile s':>10}{'steps/s':>10}{'temporaries MB':>16}")
-    speed = {}
-    for name in [options.only] if options.only else CASES:
-        compile_seconds, speed[name], megabytes = measure(CASES[name], options.calls)
-        print(f"{name:32}{compile_seconds:10.1f}{speed[name]:10,.0f}{megabytes:16.1f}", flush=True)
+    prepared = {name: prepare(CASES[name]) for name in ([options.only] if options.only else CASES)}
+    seconds = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
+    speed = {name: 1.0 / seconds[name] for name in prepared}
+    for name, (compile_seconds, megabytes, _) in prepared.items():
+        print(f"{name:32}{compile_seconds:10.1f}{speed[name]:10,.0f}{megabytes:16.1f}")
     for fast, slow in RATIOS:
         if fast in speed and slow in speed:
             print(f"{fast} / {slow}: {speed[fast] / speed[slow]:.2f}")

@@ -14,6 +14,7 @@ H heads.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -116,6 +117,35 @@ def scan_readout(state: MatrixState, inputs: FactoredInputs, decay: Decay) -> tu
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Gradients chunk by chunk, from the state before each
+
+
+def _forward(chunk, state, inputs):
+    """What a custom gradient keeps, from (last state, readout) = chunk(state, inputs of L steps)."""
+
+    def step(state, x):
+        last, readout = chunk(state, x)
+        return last, (state, readout)
+
+    last, (starts, readout) = checkpoint_name(lax.scan(step, state, factor_chunks(inputs)), SAVED)
+    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
+
+
+def _backward(chunk_pullback, residuals, cotangents):
+    """Cotangents of state and inputs, from those of a chunk = chunk_pullback(start, inputs, d_last, d_readout)."""
+    (starts, inputs), (d_last, d_readout) = residuals, cotangents
+    num_steps = inputs.keep.shape[0]
+
+    def step(d_state, x):
+        start, inputs, d_readout = x
+        return chunk_pullback(start, inputs, d_state, d_readout)
+
+    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
+    d_first, d_inputs = lax.scan(step, d_last, split, reverse=True)
+    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Product decay. Step n reaches step t through A[d] G[f], the products of 1 - b and of 1 - g over the steps n+1..t:
 #
 #     numerator_t[d] = sum_n A[d] value_n[d] sum_f G[f] key_n[f] query_t[f]
@@ -192,42 +222,22 @@ def product_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixS
     return scan_readout(state, inputs, product_decay)
 
 
-def _product_forward(state, inputs):
-    def chunk(state, x):
-        last, readout = _product_chunk(state, x)
-        return last, (state, readout)
-
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(inputs)), SAVED)
-    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
+def _product_pullback(start, inputs, d_state, d_readout):
+    return jax.vjp(_product_chunk, start, inputs)[1]((d_state, d_readout))
 
 
-def _product_backward(residuals, cotangents):
-    starts, inputs = residuals
-    d_last, d_readout = cotangents
-    num_steps = inputs.keep.shape[0]
-
-    def chunk(d_state, x):
-        start, inputs, d_readout = x
-        _, pullback = jax.vjp(_product_chunk, start, inputs)
-        return pullback((d_state, d_readout))
-
-    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
-    d_first, d_inputs = lax.scan(chunk, d_last, split, reverse=True)
-    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)
-
-
-product_readout.defvjp(_product_forward, _product_backward)
+product_readout.defvjp(partial(_forward, _product_chunk), partial(_backward, _product_pullback))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Released decay: 1 - b g is no product of a row and a column, so time passes over the whole matrix again and again. The
-# gradient goes two steps at a time, 1 and 2 from C_0, which halves the passes: with o_t and D_t the cotangents of
-# numerator_t and C_t,
+# Released decay: 1 - b g is no product of a row and a column, so every step passes over the whole matrix. The gradient
+# takes two steps at once, 1 and 2 behind C_0, which halves the passes. With o_t and D_t the cotangents of numerator_t
+# and C_t,
 #
-#     D_2 = [from behind] + o_2 (x) query_2        D_1 = decay_2 . D_2 + o_1 (x) query_1        [to C_0] = decay_1 . D_1
+#     D_2 = (cotangent from behind) + o_2 (x) query_2        D_1 = decay_2 . D_2 + o_1 (x) query_1
 #
-# what the pair's factors get are products of D_t, C_t and D_t . C_{t-1} with vectors. As C_1 and D_1 are 1 - b g times
-# C_0 and D_2 plus one outer product each, all of them come from products of C_0, D_2 and C_0 . D_2 alone.
+# and decay_1 . D_1 goes on to C_0. What the factors get are products of D_t, C_t and D_t . C_{t-1} with vectors; as C_1
+# and D_1 are 1 - b g times C_0 and D_2 plus an outer product, products of C_0, D_2 and C_0 . D_2 are enough.
 
 
 @jax.custom_vjp
@@ -236,31 +246,12 @@ def released_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[Matrix
     return scan_readout(state, inputs, released_decay)
 
 
-def _released_forward(state, inputs):
-    def chunk(state, x):
-        last, readout = scan_readout(state, x, released_decay)
-        return last, (state, readout)
-
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(inputs)), SAVED)
-    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
-
-
-def _released_backward(residuals, cotangents):
-    (starts, inputs), (d_last, d_readout) = residuals, cotangents
-    num_steps = inputs.keep.shape[0]
-
-    def chunk(d_state, x):
-        start, inputs, d_readout = x
-        factors, pullback = jax.vjp(multiply_out, inputs)
-        _, denominator_pullback = jax.vjp(_denominator, start.normaliser, factors)
-        d_normaliser, d_factors = denominator_pullback((d_state.normaliser, d_readout.denominator))
-        d_matrix, of_numerator = _numerator_pullback(start.matrix, factors, d_state.matrix, d_readout.numerator)
-        d_inputs = pullback(jax.tree.map(jnp.add, d_factors, of_numerator))[0]
-        return MatrixState(d_matrix, d_normaliser), d_inputs
-
-    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
-    d_first, d_inputs = lax.scan(chunk, d_last, split, reverse=True)
-    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)
+def _released_pullback(start, inputs, d_state, d_readout):
+    factors, pullback = jax.vjp(multiply_out, inputs)
+    _, denominator_pullback = jax.vjp(_denominator, start.normaliser, factors)
+    d_normaliser, d_factors = denominator_pullback((d_state.normaliser, d_readout.denominator))
+    d_matrix, of_numerator = _numerator_pullback(start.matrix, factors, d_state.matrix, d_readout.numerator)
+    return MatrixState(d_matrix, d_normaliser), pullback(jax.tree.map(jnp.add, d_factors, of_numerator))[0]
 
 
 def _denominator(normaliser: Array, x: MatrixFactors) -> tuple[Array, Array]:
@@ -353,4 +344,6 @@ def _dot(x: Array, y: Array) -> Array:
     return (x * y).sum(-1, keepdims=True)
 
 
-released_readout.defvjp(_released_forward, _released_backward)
+released_readout.defvjp(
+    partial(_forward, partial(scan_readout, decay=released_decay)), partial(_backward, _released_pullback)
+)
