@@ -95,18 +95,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these alone")
     parser.add_argument("--skip-training", action="store_true", help="acting alone")
     options = parser.parse_args()
+    if options.calls < 1:
+        parser.error(f"--calls must be at least 1, got {options.calls}")
     prepared = {name: prepare_acting(name) for name in options.only}
     acting = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
     trained = [] if options.skip_training else [name for name in options.only if name != BASELINE]
-    training = {name: prepare([*CASES[name], *SETTINGS]) for name in trained}
-    megabytes = {name: size for name, (_, size, _) in training.items()}
-    training = medians({name: call for name, (_, _, call) in training.items()}, options.calls)
+    programs = {name: prepare([*CASES[name], *SETTINGS]) for name in trained}
+    training = medians({name: call for name, (_, _, call) in programs.items()}, options.calls)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; us per environment step, temporaries of an update")
     print(f"{'':20}{'parameters':>12}{'state bytes':>13}{'acting us':>11}{'training us':>13}{'temporaries MB':>16}")
     for name, (parameters, state_bytes, _) in prepared.items():
         line = f"{name:20}{parameters:12,}{state_bytes:13,}{acting[name]:11.2f}"
         if name in training:
-            line += f"{training[name] * 1e6:13.1f}{megabytes[name]:16.1f}"
+            line += f"{training[name] * 1e6:13.1f}{programs[name][1]:16.1f}"
         print(line)
     for what, times in (("acting", acting), ("training", training)):
         for slow, fast in RATIOS:

@@ -1,7 +1,8 @@
 """Speed of training on T-Maze, published sizes: python scripts/bench_train.py [--calls N] [--only NAME]
 
 Compile time, environment steps per second (median of several calls after a warm-up) and the temporaries of one update
-(memory_analysis). The baseline is the same AGaLiTe by a plain associative scan, in the same process.
+(memory_analysis). The cases take turns. The baseline is the same AGaLiTe by a plain associative scan, in the same
+process.
 """
 
 import argparse

@@ -20,6 +20,7 @@ dpfp sigmoid(p3_j) sigmoid(gamma_i) on both features of shift j that start at x_
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -27,8 +28,9 @@ import jax
 import jax.numpy as jnp
 
 from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock, dense, full, head_size, heads
-from src_pure.ops import matrix_recurrence
-from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState
+from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState, scan_readout
+from src_pure.ops.product_decay import product_decay, product_readout
+from src_pure.ops.released_decay import released_decay, released_readout
 from src_pure.types import Array, PositiveInt
 
 EPS = 1e-10
@@ -130,21 +132,13 @@ def galite_attention(
     return carry, numerator / (denominator[..., None] + EPS)
 
 
-def scan_product(state: MatrixState, inputs: FactoredInputs):
-    return matrix_recurrence.scan_readout(state, inputs, matrix_recurrence.product_decay)
-
-
-def scan_released(state: MatrixState, inputs: FactoredInputs):
-    return matrix_recurrence.scan_readout(state, inputs, matrix_recurrence.released_decay)
-
-
 _READOUT = {
-    ("product", "auto"): matrix_recurrence.product_readout,
-    ("product", "chunked"): matrix_recurrence.product_readout,
-    ("product", "scan"): scan_product,
-    ("released", "auto"): matrix_recurrence.released_readout,
-    ("released", "chunked"): matrix_recurrence.released_readout,
-    ("released", "scan"): scan_released,
+    ("product", "auto"): product_readout,
+    ("product", "chunked"): product_readout,
+    ("product", "scan"): partial(scan_readout, decay=product_decay),
+    ("released", "auto"): released_readout,
+    ("released", "chunked"): released_readout,
+    ("released", "scan"): partial(scan_readout, decay=released_decay),
 }
 
 

@@ -107,7 +107,10 @@ def _absorb(query: Array, reader: Reader) -> tuple[Array, Array | None]:
 
 
 def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader) -> tuple[Array, Array]:
-    """As T calls of `attend_step`, with keys and values projected once, in blocks of queries."""
+    """As T calls of `attend_step`, with keys and values projected once, in blocks of queries.
+
+    What is left in slots of the memory that no token of the episode is in may differ.
+    """
     num_steps, memory_len = len(tokens), memory.shape[1]
     past = _rotate(memory, seen[0])  # oldest first; after a reset in any order, as none of it is seen
     tokens = tokens.swapaxes(0, 1)
@@ -125,7 +128,11 @@ def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, rea
 
 
 def _project(past: Array, tokens: Array, reader: Reader, kernel: Array) -> Array:
-    """[H, B, K, M + T]: keys or values of both; apart, as the gradient of the past is not wanted."""
+    """[H, B, K, M + T]: keys or values of past and tokens.
+
+    Two products, so that none is made for the gradient of the past; scale and offset go to the kernel instead of to
+    the tokens.
+    """
     offset = jnp.einsum("d,dhk->hk", reader.offset, kernel)[:, None, :, None]
     kernel = reader.scale[:, None, None] * kernel
     return jnp.concatenate([jnp.einsum("bjd,dhk->hbkj", x, kernel) for x in (past, tokens)], axis=-1) + offset

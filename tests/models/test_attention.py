@@ -81,26 +81,33 @@ def test_gradients_end_at_the_stored_memory():
     assert np.max(np.abs(whole[2] - steps[2])) > 1e-3
 
 
-def test_gradient_equals_that_of_explicit_windows():
-    """Against scores written out for each pair of tokens, differentiated by JAX."""
-    memory_len = 5
+@pytest.mark.parametrize("positions", ["relative", "absolute"])
+def test_gradient_equals_that_of_explicit_windows(positions, monkeypatch):
+    """Against scores written out for each pair of tokens, differentiated by JAX; over blocks, behind a used memory."""
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    memory_len, start = 5, 10
     query, tokens, reset, reader, relative = random_case()
-    reader = as_reader(reader, relative, memory_len)
+    reader = as_reader(reader, relative if positions == "relative" else None, memory_len)
     seen = episode_time(jnp.zeros(B, jnp.int32), reset) - 1
 
     def plain(query, tokens, reader):
+        tokens = jnp.concatenate([jax.lax.stop_gradient(tokens[:start]), tokens[start:]])
         y = tokens * reader.scale + reader.offset
         keys, values = (jnp.einsum("sbd,dhk->bhsk", y, kernel) for kernel in (reader.key, reader.value))
-        content, position = (query + bias for bias in reader.relative[:2])
         distance = jnp.arange(T)[:, None] - jnp.arange(T)
-        table = reader.relative.distances[jnp.clip(memory_len - distance, 0, memory_len)]  # [T, T, H, K]
-        scores = jnp.einsum("tbhk,bhsk->bhts", content, keys) + jnp.einsum("tbhk,tshk->bhts", position, table)
+        scores = jnp.einsum("tbhk,bhsk->bhts", query, keys)
+        if reader.relative is not None:
+            content, position = (query + bias for bias in reader.relative[:2])
+            table = reader.relative.distances[jnp.clip(memory_len - distance, 0, memory_len)]  # [T, T, H, K]
+            scores = jnp.einsum("tbhk,bhsk->bhts", content, keys) + jnp.einsum("tbhk,tshk->bhts", position, table)
         visible = (distance >= 0) & (distance <= jnp.minimum(seen.T[..., None], memory_len))
         weights = jax.nn.softmax(jnp.where(visible[:, None], scores * K**-0.5, -jnp.inf))
-        return jnp.einsum("bhts,bhsk->tbhk", weights, values)
+        return jnp.einsum("bhts,bhsk->tbhk", weights, values)[start:]
 
     def ours(query, tokens, reader):
-        return attend(jnp.zeros((B, memory_len, D)), seen, query, tokens, reader)[1]
+        memory = jnp.zeros((B, memory_len, D))
+        memory, _ = attend(memory, seen[:start], query[:start], tokens[:start], reader)
+        return attend(memory, seen[start:], query[start:], tokens[start:], reader)[1]
 
     arguments = (*(jnp.asarray(x, jnp.float32) for x in (query, tokens)), reader)
     gradients = [
