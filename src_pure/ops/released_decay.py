@@ -28,7 +28,7 @@ from src_pure.ops.matrix_recurrence import (
     multiply_out,
     outer,
     scan_readout,
-)  # fmt: skip
+)
 from src_pure.ops.recurrence import linear_recurrence
 from src_pure.types import Array
 
