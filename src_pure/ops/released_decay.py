@@ -63,7 +63,8 @@ def _numerator_pullback(matrix: Array, factors: MatrixFactors, d_matrix: Array, 
     Written out without a loop over steps: XLA on CPUs is slow to put matrices into the stack that a loop needs.
     """
     # the barrier, else XLA multiplies a vector out for each row of a matrix
-    steps, d_numerators = lax.optimization_barrier((_unstack(factors), list(d_numerator)))
+    steps = [MatrixFactors(*leaves) for leaves in zip(*map(jnp.unstack, factors), strict=True)]
+    steps, d_numerators = lax.optimization_barrier((steps, jnp.unstack(d_numerator)))
     pairs = list(zip(steps[::2], steps[1::2], strict=True))
     matrices = [matrix]
     for pair in pairs:
@@ -120,20 +121,14 @@ def _pair_pullback(
     return d_matrix, (d_first, d_second), by_o_0
 
 
-def _unstack(x: MatrixFactors) -> list[MatrixFactors]:
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], x) for i in range(len(x.keep))]
-
-
-def _rows_of(matrix: Array, *columns: Array) -> list[Array]:
+def _rows_of(matrix: Array, *columns: Array) -> tuple[Array, ...]:
     """Products of [B, H, D, F] with several [B, H, F]: [B, H, D] each, in one pass."""
-    products = einsum("bhdf,bhjf->bhjd", matrix, jnp.stack(columns, axis=2))
-    return [products[:, :, j] for j in range(len(columns))]
+    return jnp.unstack(einsum("bhdf,bhjf->bhjd", matrix, jnp.stack(columns, axis=2)), axis=2)
 
 
-def _columns_of(matrix: Array, *rows: Array) -> list[Array]:
+def _columns_of(matrix: Array, *rows: Array) -> tuple[Array, ...]:
     """Products of several [B, H, D] with [B, H, D, F]: [B, H, F] each, in one pass."""
-    products = einsum("bhjd,bhdf->bhjf", jnp.stack(rows, axis=2), matrix)
-    return [products[:, :, j] for j in range(len(rows))]
+    return jnp.unstack(einsum("bhjd,bhdf->bhjf", jnp.stack(rows, axis=2), matrix), axis=2)
 
 
 def _dot(x: Array, y: Array) -> Array:
