@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from src_pure.ops.dense import product
 from src_pure.ops.recurrence import SAVED
 from src_pure.types import Array, Carry
 
@@ -30,8 +31,18 @@ def dense(
     precision: Precision = "float32",
     name: str | None = None,
 ) -> nn.Dense:
-    kernel_init = nn.initializers.orthogonal(scale)
-    return nn.Dense(features, use_bias=use_bias, dtype=jnp.dtype(precision), kernel_init=kernel_init, name=name)
+    return _dense(features, nn.initializers.orthogonal(scale), use_bias, precision, name)
+
+
+def _dense(features: int, kernel_init, use_bias: bool, precision: Precision, name: str | None) -> nn.Dense:
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=jnp.dtype(precision),
+        kernel_init=kernel_init,
+        dot_general=lambda x, kernel, dimension_numbers, precision: product(x, kernel),
+        name=name,
+    )
 
 
 def full(x: Array) -> Array:
@@ -82,11 +93,11 @@ class GRUGate(nn.Module):
         r = nn.sigmoid(y_r + x_r)
         z = nn.sigmoid(y_z + x_z - bias)
         x_n = full(self.product(size, "u_n")(r * x))
-        return x + z * (jnp.tanh(y_n + x_n) - x)
+        out = x + z * (jnp.tanh(y_n + x_n) - x)
+        return lax.optimization_barrier(out)  # else XLA computes its gradient anew for every use, from the last gate on
 
     def product(self, features: int, name: str) -> nn.Dense:
-        dtype = jnp.dtype(self.precision)
-        return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=stacked_orthogonal(), name=name)
+        return _dense(features, stacked_orthogonal(), False, self.precision, name)
 
 
 def head_size(d_model: int, num_heads: int, d_head: int | None) -> int:
@@ -148,10 +159,7 @@ class PlainPostNormBlock(nn.Module):
 
 # The backward pass keeps matrix products and recurrences and computes all that is elementwise again: a third less
 # memory at the same speed.
-SAVE_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(SAVED),
-)
+SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names(SAVED)
 Block = nn.remat(PlainBlock, policy=SAVE_PRODUCTS)
 UngatedBlock = nn.remat(PlainUngatedBlock, policy=SAVE_PRODUCTS)
 PostNormBlock = nn.remat(PlainPostNormBlock, policy=SAVE_PRODUCTS)

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.models.layers import GRUGate, Precision, dense, full
+from src_pure.models.layers import GRUGate, Precision, dense, full, heads
 from src_pure.ops.attention import Reader, Relative, attend, sinusoids
+from src_pure.ops.dense import product
 from src_pure.types import Array
 
 NORM_EPS = 1e-6  # as nn.LayerNorm
@@ -47,7 +48,7 @@ class MemoryAttention(nn.Module):
             offset = self.param("offset", nn.initializers.zeros, (size,))
         dtype = jnp.dtype(self.precision)
         normed, kernel = (tokens * scale + offset).astype(dtype), self.kernel("query", size).astype(dtype)
-        query = full(jnp.einsum("tbd,dhk->tbhk", normed, kernel))
+        query = heads(full(product(normed, kernel.reshape(size, -1))), self.num_heads)
         relative = self.relative(memory.shape[1], size) if self.positions == "relative" else None
         reader = Reader(scale, offset, self.kernel("key", size), self.kernel("value", size), relative)
         memory, out = attend(memory, seen, query, tokens, reader)

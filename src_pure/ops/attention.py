@@ -114,28 +114,43 @@ def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, rea
     num_steps, memory_len = len(tokens), memory.shape[1]
     past = _rotate(memory, seen[0])  # oldest first; after a reset in any order, as none of it is seen
     tokens = tokens.swapaxes(0, 1)
-    keys, values = (_project(past, tokens, reader, kernel) for kernel in (reader.key, reader.value))
+    read = [_project(past, tokens, reader, kernel) for kernel in (reader.key, reader.value)]
     queries = query.transpose(2, 1, 0, 3) * query.shape[-1] ** -0.5  # [H, B, T, K]
     out = []
     for first in range(0, num_steps, BLOCK):
         block, window = slice(first, first + BLOCK), slice(first, first + BLOCK + memory_len)
-        out.append(
-            _attend_block(queries[:, :, block], keys[..., window], values[..., window], seen[block].T, reader.relative)
-        )
+        keys, values = (x[..., window].swapaxes(1, 2) for x in read)
+        out.append(_attend_block(queries[:, :, block], keys, values, seen[block].T, reader.relative))
     out = jnp.concatenate(out, axis=2).transpose(2, 1, 0, 3)
     context = jnp.concatenate([past, tokens], axis=1)
     return _rotate(context[:, num_steps:], -(seen[-1] + 1)), out
 
 
 def _project(past: Array, tokens: Array, reader: Reader, kernel: Array) -> Array:
-    """[H, B, K, M + T]: keys or values of past and tokens.
+    """[H, K, B, M + T]: keys or values of past and tokens; scale goes to the kernel instead of to the tokens."""
+    offset = jnp.einsum("d,dhk->hk", reader.offset, kernel)[..., None, None]
+    return _project_all(past, tokens, reader.scale[:, None, None] * kernel) + offset
 
-    Two products, so that none is made for the gradient of the past; scale and offset go to the kernel instead of to
-    the tokens.
-    """
-    offset = jnp.einsum("d,dhk->hk", reader.offset, kernel)[:, None, :, None]
-    kernel = reader.scale[:, None, None] * kernel
-    return jnp.concatenate([jnp.einsum("bjd,dhk->hbkj", x, kernel) for x in (past, tokens)], axis=-1) + offset
+
+@jax.custom_vjp
+def _project_all(past: Array, tokens: Array, kernel: Array) -> Array:
+    """One product for past and tokens. The gradient, by hand, makes none for the past, and its orders copy least."""
+    return _project_all_forward(past, tokens, kernel)[0]
+
+
+def _project_all_forward(past, tokens, kernel):
+    context = jnp.concatenate([past, tokens], axis=1)
+    return jnp.einsum("dhk,bjd->hkbj", kernel, context), (context, kernel, past)
+
+
+def _project_all_backward(residuals, d_out):
+    context, kernel, past = residuals
+    d_kernel = jnp.einsum("hkbj,bjd->hkd", d_out, context).transpose(2, 0, 1)
+    d_tokens = jnp.einsum("dhk,hkbj->dbj", kernel, d_out[..., past.shape[1] :]).transpose(1, 2, 0)
+    return jnp.zeros_like(past), d_tokens, d_kernel
+
+
+_project_all.defvjp(_project_all_forward, _project_all_backward)
 
 
 def _rotate(memory: Array, shift: Array) -> Array:
@@ -166,21 +181,24 @@ def _attend_block(queries: Array, keys: Array, values: Array, seen: Array, relat
 def _masked_mean(queries: Array, keys: Array, values: Array, scores: Array | None, visible: Array) -> Array:
     """[H, B, C, K]: softmax(queries . keys + scores) . values over what is visible; shapes as in `_attend_block`.
 
-    The gradient is written by hand for its products: differentiation would transpose [C, M + C] matrices.
+    The gradient is written by hand for its products: differentiation would transpose [C, M + C] matrices. What is
+    divided by the sums of the softmax is [C, K], its result and the gradient of it, instead of the weights.
     """
     return _masked_mean_forward(queries, keys, values, scores, visible)[0]
 
 
 def _masked_mean_forward(queries, keys, values, scores, visible):
     content = jnp.einsum("hbtk,hbkj->hbtj", queries, keys)
-    total = content if scores is None else content + scores
-    weights = jax.nn.softmax(jnp.where(visible, total, MASKED))
-    out = jnp.einsum("hbtj,hbkj->hbtk", weights, values)
-    return out, (queries, keys, values, None if scores is None else (), weights, out)
+    total = jnp.where(visible, content if scores is None else content + scores, MASKED)
+    weights = jnp.exp(total - jnp.max(total, axis=-1, keepdims=True))
+    sums = jnp.sum(weights, axis=-1, keepdims=True)
+    out = jnp.einsum("hbtj,hbkj->hbtk", weights, values) / sums
+    return out, (queries, keys, values, None if scores is None else (), weights, sums, out)
 
 
 def _masked_mean_backward(residuals, d_out):
-    queries, keys, values, no_scores, weights, out = residuals
+    queries, keys, values, no_scores, weights, sums, out = residuals
+    d_out = d_out / sums
     d_weights = jnp.einsum("hbtk,hbkj->hbtj", d_out, values)
     d_scores = weights * (d_weights - jnp.sum(d_out * out, axis=-1, keepdims=True))
     d_scores = lax.optimization_barrier(d_scores)  # else XLA computes it anew for every use below

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from src_pure.types import Array
 
-SAVED = "recurrence"  # name of what a rematerialised layer should save of these functions, not run again
+SAVED = "saved"  # name of what a rematerialised layer should save of these and of `ops.dense`, not run again
 CHUNK = 16  # steps between two stored states; inside a chunk the backward pass recomputes them
 
 
