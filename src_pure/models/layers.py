@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.ops.dense import product
-from src_pure.ops.recurrence import SAVED
+from src_pure.ops.dense import SAVED, product
 from src_pure.types import Array, Carry
 
 Precision = Literal["float32", "bfloat16"]
@@ -31,18 +30,19 @@ def dense(
     precision: Precision = "float32",
     name: str | None = None,
 ) -> nn.Dense:
-    return _dense(features, nn.initializers.orthogonal(scale), use_bias, precision, name)
-
-
-def _dense(features: int, kernel_init, use_bias: bool, precision: Precision, name: str | None) -> nn.Dense:
     return nn.Dense(
         features,
         use_bias=use_bias,
         dtype=jnp.dtype(precision),
-        kernel_init=kernel_init,
-        dot_general=lambda x, kernel, dimension_numbers, precision: product(x, kernel),
+        kernel_init=nn.initializers.orthogonal(scale),
+        dot_general=_dot_general,
         name=name,
     )
+
+
+def _dot_general(x: Array, kernel: Array, dimension_numbers, precision) -> Array:
+    """`product`, called as flax calls it; a dense layer always gives the same two last arguments."""
+    return product(x, kernel)
 
 
 def full(x: Array) -> Array:
@@ -70,7 +70,7 @@ def episode_time(time: Array, reset: Array) -> Array:
 
 
 def heads(x: Array, num_heads: int) -> Array:
-    """[T, B, H * K] -> [T, B, H, K]: neighbouring features belong to one head."""
+    """[..., H * K] -> [..., H, K]: neighbouring features belong to one head."""
     return x.reshape(*x.shape[:-1], num_heads, -1)
 
 
@@ -85,19 +85,26 @@ class GRUGate(nn.Module):
     @nn.compact
     def __call__(self, x: Array, y: Array) -> Array:
         size = x.shape[-1]
-        from_y = full(self.product(3 * size, "w")(y))
-        from_x = full(self.product(2 * size, "u")(x))
+        from_y = full(self.projection(3 * size, "w")(y))
+        from_x = full(self.projection(2 * size, "u")(x))
         bias = self.param("bias", nn.initializers.constant(GATE_BIAS), (size,))
         y_r, y_z, y_n = jnp.split(from_y, 3, axis=-1)
         x_r, x_z = jnp.split(from_x, 2, axis=-1)
         r = nn.sigmoid(y_r + x_r)
         z = nn.sigmoid(y_z + x_z - bias)
-        x_n = full(self.product(size, "u_n")(r * x))
+        x_n = full(self.projection(size, "u_n")(r * x))
         out = x + z * (jnp.tanh(y_n + x_n) - x)
         return lax.optimization_barrier(out)  # else XLA computes its gradient anew for every use, from the last gate on
 
-    def product(self, features: int, name: str) -> nn.Dense:
-        return _dense(features, stacked_orthogonal(), False, self.precision, name)
+    def projection(self, features: int, name: str) -> nn.Dense:
+        return nn.Dense(
+            features,
+            use_bias=False,
+            dtype=jnp.dtype(self.precision),
+            kernel_init=stacked_orthogonal(),
+            dot_general=_dot_general,
+            name=name,
+        )
 
 
 def head_size(d_model: int, num_heads: int, d_head: int | None) -> int:
@@ -157,8 +164,8 @@ class PlainPostNormBlock(nn.Module):
         return carry, nn.LayerNorm()(x + dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
 
 
-# The backward pass keeps matrix products and recurrences and computes all that is elementwise again: a third less
-# memory at the same speed.
+# The backward pass keeps what is named SAVED, products of dense layers and recurrences, and computes all else again: a
+# third less memory at the same speed, as what is left is elementwise.
 SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names(SAVED)
 Block = nn.remat(PlainBlock, policy=SAVE_PRODUCTS)
 UngatedBlock = nn.remat(PlainUngatedBlock, policy=SAVE_PRODUCTS)

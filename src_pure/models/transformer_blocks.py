@@ -48,15 +48,15 @@ class MemoryAttention(nn.Module):
             offset = self.param("offset", nn.initializers.zeros, (size,))
         dtype = jnp.dtype(self.precision)
         normed, kernel = (tokens * scale + offset).astype(dtype), self.kernel("query", size).astype(dtype)
-        query = heads(full(product(normed, kernel.reshape(size, -1))), self.num_heads)
+        query = heads(full(product(normed, kernel)), self.num_heads)
         relative = self.relative(memory.shape[1], size) if self.positions == "relative" else None
-        reader = Reader(scale, offset, self.kernel("key", size), self.kernel("value", size), relative)
+        key, value = (heads(self.kernel(name, size), self.num_heads) for name in ("key", "value"))
+        reader = Reader(scale, offset, key, value, relative)
         memory, out = attend(memory, seen, query, tokens, reader)
         return memory, dense(size, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
     def kernel(self, name: str, size: int) -> Array:
-        kernel = self.param(name, nn.initializers.orthogonal(2.0**0.5), (size, self.num_heads * self.d_head))
-        return kernel.reshape(size, self.num_heads, self.d_head)
+        return self.param(name, nn.initializers.orthogonal(2.0**0.5), (size, self.num_heads * self.d_head))
 
     def relative(self, memory_len: int, size: int) -> Relative:
         shape = (self.num_heads, self.d_head)
@@ -64,7 +64,7 @@ class MemoryAttention(nn.Module):
         return Relative(
             content_bias=self.param("content_bias", nn.initializers.zeros, shape),
             position_bias=self.param("position_bias", nn.initializers.zeros, shape),
-            distances=jnp.einsum("md,dhk->mhk", sinusoids(falling, size), self.kernel("distance", size)),
+            distances=heads(sinusoids(falling, size) @ self.kernel("distance", size), self.num_heads),
         )
 
 

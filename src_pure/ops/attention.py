@@ -107,19 +107,19 @@ def _absorb(query: Array, reader: Reader) -> tuple[Array, Array | None]:
 
 
 def attend_sequence(memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader) -> tuple[Array, Array]:
-    """As T calls of `attend_step`, with keys and values projected once, in blocks of queries.
+    """As T calls of `attend_step`, with keys and values projected once, in blocks of queries. No gradient of memory.
 
     What is left in slots of the memory that no token of the episode is in may differ.
     """
     num_steps, memory_len = len(tokens), memory.shape[1]
     past = _rotate(memory, seen[0])  # oldest first; after a reset in any order, as none of it is seen
     tokens = tokens.swapaxes(0, 1)
-    read = [_project(past, tokens, reader, kernel) for kernel in (reader.key, reader.value)]
+    projected = [_project(past, tokens, reader, kernel) for kernel in (reader.key, reader.value)]
     queries = query.transpose(2, 1, 0, 3) * query.shape[-1] ** -0.5  # [H, B, T, K]
     out = []
     for first in range(0, num_steps, BLOCK):
         block, window = slice(first, first + BLOCK), slice(first, first + BLOCK + memory_len)
-        keys, values = (x[..., window].swapaxes(1, 2) for x in read)
+        keys, values = (x[..., window].swapaxes(1, 2) for x in projected)  # [H, B, K, M + C]
         out.append(_attend_block(queries[:, :, block], keys, values, seen[block].T, reader.relative))
     out = jnp.concatenate(out, axis=2).transpose(2, 1, 0, 3)
     context = jnp.concatenate([past, tokens], axis=1)
@@ -134,20 +134,23 @@ def _project(past: Array, tokens: Array, reader: Reader, kernel: Array) -> Array
 
 @jax.custom_vjp
 def _project_all(past: Array, tokens: Array, kernel: Array) -> Array:
-    """One product for past and tokens. The gradient, by hand, makes none for the past, and its orders copy least."""
+    """[H, K, B, M + T]: past [B, M, D] and tokens [B, T, D] times kernel [D, H, K], in one product.
+
+    The gradient is written by hand: it leaves the past out, in the orders of axes that XLA on CPUs copies least for.
+    """
     return _project_all_forward(past, tokens, kernel)[0]
 
 
 def _project_all_forward(past, tokens, kernel):
     context = jnp.concatenate([past, tokens], axis=1)
-    return jnp.einsum("dhk,bjd->hkbj", kernel, context), (context, kernel, past)
+    return jnp.einsum("dhk,bjd->hkbj", kernel, context), (context, kernel, past)  # past for its length
 
 
 def _project_all_backward(residuals, d_out):
     context, kernel, past = residuals
     d_kernel = jnp.einsum("hkbj,bjd->hkd", d_out, context).transpose(2, 0, 1)
     d_tokens = jnp.einsum("dhk,hkbj->dbj", kernel, d_out[..., past.shape[1] :]).transpose(1, 2, 0)
-    return jnp.zeros_like(past), d_tokens, d_kernel
+    return None, d_tokens, d_kernel
 
 
 _project_all.defvjp(_project_all_forward, _project_all_backward)
@@ -190,21 +193,21 @@ def _masked_mean(queries: Array, keys: Array, values: Array, scores: Array | Non
 def _masked_mean_forward(queries, keys, values, scores, visible):
     content = jnp.einsum("hbtk,hbkj->hbtj", queries, keys)
     total = jnp.where(visible, content if scores is None else content + scores, MASKED)
-    weights = jnp.exp(total - jnp.max(total, axis=-1, keepdims=True))
-    sums = jnp.sum(weights, axis=-1, keepdims=True)
-    out = jnp.einsum("hbtj,hbkj->hbtk", weights, values) / sums
-    return out, (queries, keys, values, None if scores is None else (), weights, sums, out)
+    exponentials = jnp.exp(total - jnp.max(total, axis=-1, keepdims=True))
+    sums = jnp.sum(exponentials, axis=-1, keepdims=True)
+    out = jnp.einsum("hbtj,hbkj->hbtk", exponentials, values) / sums
+    return out, (queries, keys, values, None if scores is None else (), exponentials, sums, out)
 
 
 def _masked_mean_backward(residuals, d_out):
-    queries, keys, values, no_scores, weights, sums, out = residuals
-    d_out = d_out / sums
-    d_weights = jnp.einsum("hbtk,hbkj->hbtj", d_out, values)
-    d_scores = weights * (d_weights - jnp.sum(d_out * out, axis=-1, keepdims=True))
+    queries, keys, values, no_scores, exponentials, sums, out = residuals
+    d_sum = d_out / sums  # of exponentials . values
+    d_exponentials = jnp.einsum("hbtk,hbkj->hbtj", d_sum, values)
+    d_scores = exponentials * (d_exponentials - jnp.sum(d_sum * out, axis=-1, keepdims=True))
     d_scores = lax.optimization_barrier(d_scores)  # else XLA computes it anew for every use below
     d_queries = jnp.einsum("hbtj,hbkj->hbtk", d_scores, keys)
     d_keys = jnp.einsum("hbtk,hbtj->hbkj", queries, d_scores)
-    d_values = jnp.einsum("hbtk,hbtj->hbkj", d_out, weights)
+    d_values = jnp.einsum("hbtk,hbtj->hbkj", d_sum, exponentials)
     return d_queries, d_keys, d_values, None if no_scores is None else d_scores, None
 
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from src_pure.ops.recurrence import SAVED, chunks, factor_chunks, unchunk
+from src_pure.ops.dense import SAVED
+from src_pure.ops.recurrence import chunks, factor_chunks, unchunk
 from src_pure.types import Array
 
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from src_pure.ops.dense import SAVED
 from src_pure.types import Array
 
-SAVED = "saved"  # name of what a rematerialised layer should save of these and of `ops.dense`, not run again
 CHUNK = 16  # steps between two stored states; inside a chunk the backward pass recomputes them
 
 
