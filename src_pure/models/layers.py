@@ -8,6 +8,7 @@ norms, gates, scores, softmax and recurrences (the product with h in GRU and LST
 carries and outputs of a memory model.
 """
 
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -22,6 +23,14 @@ Precision = Literal["float32", "bfloat16"]
 GATE_BIAS = 2.0  # the gate starts mostly closed, so that a block starts close to the identity
 
 
+def _dot_general(x: Array, kernel: Array, dimension_numbers, precision) -> Array:
+    """`product`, called as flax calls it; a dense layer always gives the same two last arguments."""
+    return product(x, kernel)
+
+
+_Dense = partial(nn.Dense, dot_general=_dot_general)
+
+
 def dense(
     features: int,
     *,
@@ -30,19 +39,8 @@ def dense(
     precision: Precision = "float32",
     name: str | None = None,
 ) -> nn.Dense:
-    return nn.Dense(
-        features,
-        use_bias=use_bias,
-        dtype=jnp.dtype(precision),
-        kernel_init=nn.initializers.orthogonal(scale),
-        dot_general=_dot_general,
-        name=name,
-    )
-
-
-def _dot_general(x: Array, kernel: Array, dimension_numbers, precision) -> Array:
-    """`product`, called as flax calls it; a dense layer always gives the same two last arguments."""
-    return product(x, kernel)
+    kernel_init = nn.initializers.orthogonal(scale)
+    return _Dense(features, use_bias=use_bias, dtype=jnp.dtype(precision), kernel_init=kernel_init, name=name)
 
 
 def full(x: Array) -> Array:
@@ -97,14 +95,8 @@ class GRUGate(nn.Module):
         return lax.optimization_barrier(out)  # else XLA computes its gradient anew for every use, from the last gate on
 
     def projection(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(
-            features,
-            use_bias=False,
-            dtype=jnp.dtype(self.precision),
-            kernel_init=stacked_orthogonal(),
-            dot_general=_dot_general,
-            name=name,
-        )
+        dtype = jnp.dtype(self.precision)
+        return _Dense(features, use_bias=False, dtype=dtype, kernel_init=stacked_orthogonal(), name=name)
 
 
 def head_size(d_model: int, num_heads: int, d_head: int | None) -> int:
