@@ -2,13 +2,15 @@
 
 Acting is one step of the whole network for 64 environments, training one PPO update on T-Maze v2 (64 environments, 128
 steps, 4 epochs, 8 minibatches) divided by its environment steps. Medians of several calls after a warm-up; the models
-take turns, so that what else the machine does falls on all of them. The baseline is the same GTrXL projecting its whole
-memory to keys and values at every step, as public implementations do.
+take turns, so that what else the machine does falls on all of them. The baseline is the same GTrXL with public
+implementations' attention: the whole memory is projected to keys and values at every step, and shifted; learning scores
+every token with all of memory and sequence.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 import jax
@@ -43,18 +45,30 @@ RATIOS = (
 def attend_by_projecting(
     memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader
 ) -> tuple[Array, Array]:
-    """As ops.attention.attend for one token, with keys and values of all M + 1 and a memory that is shifted."""
-    memory_len = memory.shape[1]
-    context = jnp.concatenate([memory, tokens.swapaxes(0, 1)], axis=1)  # [B, M + 1, D], oldest first
+    """As ops.attention.attend, with a memory that is oldest first, and gradients by differentiation alone."""
+    num_steps, memory_len = len(tokens), memory.shape[1]
+    context = jnp.concatenate([lax.stop_gradient(memory), tokens.swapaxes(0, 1)], axis=1)  # [B, M + T, D]
     y = context * reader.scale + reader.offset
     keys = jnp.einsum("bmd,dhk->bmhk", y, reader.key)
     values = jnp.einsum("bmd,dhk->bmhk", y, reader.value)
-    content, position = (query[0] + bias for bias in reader.relative[:2])
-    scores = jnp.einsum("bhk,bmhk->bhm", content, keys)
-    scores += jnp.einsum("bhk,mhk->bhm", position, reader.relative.distances)
-    visible = memory_len - jnp.arange(memory_len + 1) <= seen[0][:, None]  # [B, M + 1]
+    content, position = (query + bias for bias in reader.relative[:2])
+    scores = jnp.einsum("tbhk,bmhk->bhtm", content, keys)
+    padded = jnp.pad(reader.relative.distances, ((0, num_steps), (0, 0), (0, 0)))
+    by_distance = jnp.einsum("tbhk,ehk->bhte", position, padded)  # read in shorter rows: Transformer-XL's shift
+    flat = by_distance.reshape(*scores.shape[:2], -1)[..., : num_steps * (memory_len + num_steps)]
+    scores += flat.reshape(scores.shape)
+    distance = memory_len + jnp.arange(num_steps)[:, None] - jnp.arange(memory_len + num_steps)  # [T, M + T]
+    visible = (distance >= 0) & (distance <= jnp.minimum(seen, memory_len).T[..., None])  # [B, T, M + T]
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores * query.shape[-1] ** -0.5, MASKED))
-    return context[:, 1:], jnp.einsum("bhm,bmhk->bhk", weights, values)[None]
+    return context[:, num_steps:], jnp.einsum("bhtm,bmhk->tbhk", weights, values)
+
+
+@contextmanager
+def attention_of(name: str) -> Iterator[None]:
+    """What is traced in it has the baseline's attention where `name` is the baseline."""
+    attend = attend_by_projecting if name == BASELINE else transformer_blocks.attend
+    with mock.patch.object(transformer_blocks, "attend", attend):
+        yield
 
 
 def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
@@ -76,8 +90,7 @@ def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
         return lax.scan(step, carry, keys)
 
     keys = jax.random.split(jax.random.key(1), NUM_STEPS)
-    attend = attend_by_projecting if name == BASELINE else transformer_blocks.attend
-    with mock.patch.object(transformer_blocks, "attend", attend):
+    with attention_of(name):
         program = jax.jit(act, donate_argnums=1).lower(params, carry, keys).compile()
 
     def call() -> float:
@@ -87,6 +100,12 @@ def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
         return (time.perf_counter() - start) / (NUM_STEPS * NUM_ENVS) * 1e6
 
     return num_parameters(params["params"].get("memory", {})), state_bytes, call
+
+
+def prepare_training(name: str) -> tuple[float, float, Callable[[], float]]:
+    """As bench_train.prepare."""
+    with attention_of(name):
+        return prepare([*CASES[name], *SETTINGS])
 
 
 def main() -> None:
@@ -99,8 +118,7 @@ def main() -> None:
         parser.error(f"--calls must be at least 1, got {options.calls}")
     prepared = {name: prepare_acting(name) for name in options.only}
     acting = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
-    trained = [] if options.skip_training else [name for name in options.only if name != BASELINE]
-    programs = {name: prepare([*CASES[name], *SETTINGS]) for name in trained}
+    programs = {} if options.skip_training else {name: prepare_training(name) for name in options.only}
     training = medians({name: call for name, (_, _, call) in programs.items()}, options.calls)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; us per environment step, temporaries of an update")
     print(f"{'':20}{'parameters':>12}{'state bytes':>13}{'acting us':>11}{'training us':>13}{'temporaries MB':>16}")

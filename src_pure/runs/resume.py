@@ -11,7 +11,7 @@ from src_pure.build import ConfigError, Experiment, dotted
 from src_pure.runs.checkpoint import Checkpoint, newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import CONFIG, RunDir, make_free
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.sealed import CheckpointError, one_line
 
 # keys that may differ from the run that is continued: they change no number that it computes
 HARMLESS = {"run_dir", "resume", "log_seconds", "grace_seconds", "tensorboard"}
@@ -101,4 +101,4 @@ def read_config(path: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(path / CONFIG))
         return config | {"total_steps": int(float(config["total_steps"]))}
     except Exception as error:  # whatever YAML finds wrong with a damaged file
-        raise ConfigError(f"{path / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path / CONFIG} cannot be read: {one_line(error)}") from error
