@@ -1,7 +1,7 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
 Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the run folder cannot be written, 5 another
-process works on it, 75 stopped by SIGTERM or SIGUSR1, 130 interrupted; docs/durability.md says more.
+process works on it, 75 stopped by a signal, 130 interrupted by Ctrl-C; docs/durability.md says more.
 """
 
 import argparse
@@ -10,24 +10,22 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from datetime import datetime
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import jax
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
+from src_pure.device import device_error
+from src_pure.errors import CheckpointError, one_line
 from src_pure.models.policy import num_parameters
-from src_pure.runs.checkpoint import Checkpoint
 from src_pure.runs.lock import LockedError
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import NumericalError, train
 from src_pure.runs.policies import params_of
-from src_pure.runs.preemption import PREEMPTED, Preempted, noticed
-from src_pure.runs.resume import finished, opened, rewind
+from src_pure.runs.preemption import Preempted, StopRequest, stop_on_signals
+from src_pure.runs.resume import Start, find_start, finished, opened
 from src_pure.runs.rundir import RunDir, main_metric
-from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.usage import usage
 
 WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, LOCKED, INTERRUPTED = 2, 3, 4, 5, 130
@@ -55,15 +53,15 @@ def main(arguments: Sequence[str]) -> int:
         print(usage(config))
         return 0
     with ExitStack() as stack:
-        told_to_stop = stack.enter_context(noticed(experiment.settings.grace_seconds))
+        stop_request = stack.enter_context(stop_on_signals(experiment.settings.grace_seconds))
+        path = experiment.settings.run_dir and Path(experiment.settings.run_dir)
         try:
-            path = Path(experiment.settings.run_dir or default_run_dir(experiment))
             run_dir = stack.enter_context(opened(path, experiment))
             if finished(run_dir, experiment):
                 print(f"{experiment.name} is finished: everything is in {run_dir.path}")
-                return failed_code(run_dir.summary())
-            start, lines = rewind(run_dir, experiment)
-            for line in lines:
+                return failed_code(run_dir.summary().model_dump())
+            start = find_start(run_dir, experiment)
+            for line in start.lines:
                 run_dir.log(line)
                 print(line, file=sys.stderr)
         except LockedError as error:
@@ -73,11 +71,11 @@ def main(arguments: Sequence[str]) -> int:
         except OSError as error:
             return stop(CANNOT_WRITE, stopped(path, error))
         stack.callback(run_dir.discard)
-        return run(experiment, config, run_dir, start, told_to_stop)
+        return run(experiment, config, run_dir, start, stop_request)
 
 
 def run(
-    experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Checkpoint | None, told_to_stop: Event
+    experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Start, stop_request: StopRequest
 ) -> int:
     """The exit code of training an experiment in its run folder, from where it stands."""
     settings = experiment.settings
@@ -87,7 +85,10 @@ def run(
     try:
         with ExitStack() as stack:
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
-            summary = train(experiment, run_dir, sinks, start, told_to_stop)
+            summary = train(experiment, run_dir, sinks, start, stop_request)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        error = device_error(error)
+        return stop(getattr(error, "exit_code", WRONG_INPUT), error)
     except BrokenPipeError:
         return stop(CANNOT_WRITE, f"standard output was closed; what was saved in {run_dir.path} stays")
     except (ConnectionError, ConfigError) as error:
@@ -98,7 +99,7 @@ def run(
         run_dir.disposable = False
         with suppress(OSError):  # it is told anyway
             run_dir.log(str(error))
-        return stop(PREEMPTED, f"{error}; the same command with run_dir={run_dir.path} continues")
+        return stop(error.exit_code, f"{error}; the same command with run_dir={run_dir.path} continues")
     except NumericalError as error:
         with suppress(OSError):
             run_dir.log(f"error: {error}")
@@ -129,15 +130,12 @@ def stop(code: int, error: object) -> int:
     return code
 
 
-def default_run_dir(experiment: Experiment) -> Path:
-    return Path("runs") / experiment.name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
 def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> list[Sink]:
     settings = experiment.settings
     sinks = []
     if settings.wandb.mode != "disabled":
-        sinks.append(WandbSink(run_dir.path, **settings.wandb.model_dump(), config=config))
+        run_id = run_dir.identity.run_id[:8]
+        sinks.append(WandbSink(run_dir.path, run_id, **settings.wandb.model_dump(), config=config))
     if settings.tensorboard:
         sinks.append(TensorBoardSink(run_dir.path))
     return [*sinks, progress(settings.num_updates, sys.stdout)]

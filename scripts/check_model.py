@@ -14,7 +14,7 @@ from typing import Any
 
 from src_pure.build import ConfigError, compose, instantiate
 from src_pure.conformance import NUM_STEPS, WINDOWS, ModelError, check_model
-from src_pure.runs.sealed import one_line
+from src_pure.errors import one_line
 
 TARGET = "model._target_"
 

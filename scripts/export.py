@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src_pure.build import ConfigError
+from src_pure.errors import CheckpointError, one_line
 from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
-from src_pure.runs.sealed import CheckpointError, one_line
 
 OPTIONS = ("run", "metric", "out")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from src_pure.errors import DamagedError, one_line
 from src_pure.runs.plotting import plot_curves, short_labels
 from src_pure.runs.rundir import main_metric, read_metrics
-from src_pure.runs.sealed import DamagedError, one_line
 
 FORMATS = (".png", ".pdf", ".svg")
 

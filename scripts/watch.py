@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 
 from src_pure.build import ConfigError, Experiment, build
+from src_pure.errors import CheckpointError, one_line
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
-from src_pure.runs.sealed import CheckpointError, one_line
 from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params

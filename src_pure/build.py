@@ -96,6 +96,7 @@ class Settings(Section):
     # defaults of configs/config.yaml, for config.yaml files written before there were these keys
     warm_start: Annotated[str, MinLen(1)] | None = None
     resume: Literal["auto", "must", "never"] = "auto"
+    resume_anyway: bool = False
     checkpoint: Checkpointing = Checkpointing()
     grace_seconds: PositiveFloat = 30.0
 
@@ -184,7 +185,7 @@ def build(config: dict[str, Any]) -> Experiment:
         ),
         policy=policy,
         algo=algo,
-        config=config | {"run_dir": None, "resume": "auto"},  # to be repeated elsewhere
+        config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
     )
 
 

@@ -1,6 +1,6 @@
 """Imports go down only.
 
-types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
+errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
 """
 
 import ast
@@ -10,6 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src_pure"
 BELOW = {
+    "errors": set(),
+    "device": {"errors"},
     "types": set(),
     "ops": {"types"},
     "envs": {"types", "ops"},
@@ -19,9 +21,9 @@ BELOW = {
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train"}
-BELOW["build"] = BELOW["train"]
+BELOW["build"] = BELOW["train"] | {"errors", "device"}
 BELOW["usage"] = {"build"}
-BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build"}
+BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 
 

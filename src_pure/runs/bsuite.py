@@ -1,6 +1,7 @@
 """bsuite's score (Osband et al., arXiv:1908.03568) of a sweep over its memory tasks, from the sweep's run folders."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from src_pure.build import build
 from src_pure.envs.history import WithHistory
 from src_pure.envs.memory_chain import SWEEPS
-from src_pure.runs.resume import finished, read_config
+from src_pure.runs.resume import came_to_its_end, read_config
 from src_pure.runs.rundir import RunDir, floats, read_metrics
 
 NUM_EPISODES = 10_000  # what bsuite gives an agent to learn a setting
@@ -37,8 +38,9 @@ def read_runs(path: Path) -> pd.DataFrame:
     task = config["task"].get("env_name", experiment.name)
     if task not in SWEEPS:
         raise ValueError(f"{path} must be a run of {', '.join(SWEEPS)}, got {task}")
-    if not finished(RunDir(path), experiment):
-        raise ValueError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
+    with closing(RunDir.open(path)) as run_dir:
+        if not came_to_its_end(run_dir, experiment):
+            raise ValueError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
     env = experiment.env.env.env if isinstance(experiment.env.env, WithHistory) else experiment.env.env
     rows = []
     for run, metrics in read_metrics(path).groupby("run"):

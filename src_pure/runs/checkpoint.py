@@ -1,35 +1,53 @@
 """Checkpoints: the whole TrainState of all runs on disk, whole or not at all, checked before it is trusted.
 
     checkpoints/<update>/  state/           every array of the TrainState by its name, written by orbax
-                           checkpoint.json  format, update, metric and score, seconds, the resolved configuration
+                           checkpoint.json  format, identity of the run, update, metric and score, seconds, the resolved
+                                            configuration, and the settings of the process that wrote it
                            sha256.json      the digest of every other file
 
 A name without dots is a complete checkpoint. Orbax does not notice every damaged byte on reading, so the digests are
-compared first.
+compared first. Shapes are compared with those wanted before an array is read, because a few bytes can declare any size.
 """
 
-import json
 import os
+import re
 import shutil
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from annotated_types import Ge
 
-from src_pure.runs.sealed import CheckpointError, DamagedError, one_line, sealing, unsealed
+from src_pure.errors import CheckpointError, DamagedError, RemovedError, one_line
+from src_pure.runs.folder import Folder, refuse_odd
+from src_pure.runs.identity import Identity
+from src_pure.runs.sealed import Description, read_description, sealing, unsealed
 from src_pure.types import Array, TrainState
 
-FORMAT = 1  # of the folder described above
+FORMAT = 2  # of the folder described above
 MARGIN = 2**18  # bytes of what describes the arrays
 KIND, STATE = "checkpoint", "state"
+NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
 
 
-class RemovedError(CheckpointError):
-    """A checkpoint that its training removed while another process read it: there is a newer one."""
+class CheckpointFile(Description):
+    """What checkpoint.json says."""
+
+    run_id: str
+    config_sha256: str
+    update: Annotated[int, Ge(0)]
+    metric: str | None
+    score: float | None
+    seconds: Annotated[float, Ge(0)]
+    wall_seconds: Annotated[float, Ge(0)]
+    config: dict[str, Any]
+    process: dict[str, Any]
+    continued: list[dict[str, Any]]
 
 
 class Checkpoint(NamedTuple):
@@ -41,45 +59,79 @@ class Checkpoint(NamedTuple):
     seconds: float  # of training, without compilation
     wall_seconds: float  # of all there was, in every process
     config: dict[str, Any]
+    process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
+    continued: list[dict[str, Any]]  # where the run went on under other settings: {update, differences}
+    identity: Identity
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that was saved, by its name."""
+    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Every array whose name begins so, by its name; raises CheckpointError if orbax cannot read it."""
+        return self._restore({name: x for name, x in self.described().items() if name.startswith(prefix)})
+
+    def described(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every array by its name, as the checkpoint declares them."""
         try:
-            return _orbax().restore(self.path.resolve() / STATE)
+            found = _orbax().metadata(self.path.absolute() / STATE).item_metadata.tree
+            return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()}
         except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
-    def arrays_beside_training(self) -> dict[str, np.ndarray]:
-        """The same of one that a training may remove; raises RemovedError if it does.
+    def _restore(self, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+        handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        args = ocp.args.PyTreeRestore(item=dict.fromkeys(wanted, 0), partial_restore=True)
+        try:
+            return handler.restore(self.path.absolute() / STATE, args=args)
+        except Exception as error:  # as above
+            raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
-        A copy is read, because orbax complains of what vanishes with a traceback in every thread.
+    def arrays_beside_training(self, like: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint that a training may remove; raises RemovedError if it does.
+
+        like: what is wanted, by name; raises ValueError before anything is read if the checkpoint declares another
+        shape or dtype. A copy is read, because orbax complains of what vanishes with a traceback in every thread.
         """
         with TemporaryDirectory() as folder:
             copy = Path(folder) / self.path.name
             try:
-                shutil.copytree(self.path, copy)
+                shutil.copytree(self.path, copy, symlinks=True)
             except OSError:
                 if self.path.exists():
                     raise
             if not self.path.exists():  # it is renamed before anything of it is removed
                 raise RemovedError(f"{self.path} was removed while it was read")
-            return self._replace(path=copy).arrays()
+            copied = self._replace(path=copy)
+            described = copied.described()
+            compare(like, {name: described[name] for name in like if name in described})
+            return copied._restore(like)
 
     def restore(self, like: TrainState) -> TrainState:
         """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""
         try:
+            compare(_with_entries(named_arrays(like)), self.described())
             return filled(like, self.arrays())
         except ValueError as error:
             raise CheckpointError(f"{self.path} does not hold this training's state: {error}") from error
 
 
 class Checkpoints:
-    """The checkpoints of a run folder: the last `keep` of them and the best of those scored by `metric`."""
+    """The checkpoints of a run folder: the last `keep` of them and the best of those scored by `metric`.
 
-    def __init__(self, folder: Path, keep: int, metric: str | None = None):
+    check: raises MovedError if the run folder is not the one that was opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        identity: Identity,
+        metric: str | None = None,
+        check: Callable[[], None] = lambda: None,
+    ):
         self.folder = folder
         self.keep = keep
         self.metric = metric  # a training may have been continued with another one: scores of two are not compared
+        self.identity = identity
+        self.check = check
+        self.opened = Folder(folder)
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[None] | None = None
 
@@ -87,7 +139,8 @@ class Checkpoints:
         """Copies the state and returns; it is written beside the training. Raises what the write before it met."""
         self.wait()
         arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
-        description = {"format": FORMAT, "update": update, "metric": self.metric, "score": score, **description}
+        description = {"format": FORMAT, **self.identity._asdict(), "update": update, "metric": self.metric,
+                       "score": score, **description}  # fmt: skip
         self.pending = self.writer.submit(self._write, arrays, description)
 
     def wait(self) -> None:
@@ -98,17 +151,23 @@ class Checkpoints:
 
     def close(self) -> None:
         self.writer.shutdown()
+        self.opened.close()
 
     def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-        path = self.folder / str(description["update"])
-        with sealing(path, KIND, description) as folder:
+        with sealing(self.opened.held / str(description["update"]), KIND, description) as folder:
+            self._check()
             _check_space(folder, sum(x.nbytes for x in arrays.values()))
-            _orbax().save(folder.resolve() / STATE, args=ocp.args.StandardSave(arrays))
+            _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
+            self._check()
         self._prune()
+
+    def _check(self) -> None:
+        self.check()
+        self.opened.check()
 
     def _prune(self) -> None:
         """Removes what is neither one of the last nor the best; renamed first, so that no half of one is left."""
-        paths = _complete(self.folder)
+        paths = _complete(self.opened.held)
         scores = {path: _score(path, self.metric) for path in paths}
         scored = [path for path in paths if scores[path] is not None]
         best = max(scored, key=lambda path: scores[path], default=None)
@@ -117,28 +176,17 @@ class Checkpoints:
                 shutil.rmtree(path.rename(path.with_name(f".{path.name}.partial")))
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """(the newest whole checkpoint, a line for each damaged one behind it); what killed writes left is removed.
-
-    Damaged ones are put aside as <update>.damaged. Raises CheckpointError for one of another format.
-    """
-    for partial in folder.glob(".*.partial"):
-        shutil.rmtree(partial)
-    found, damaged = latest(folder)
-    for path in damaged:
-        aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-    return found, list(damaged.values())
-
-
-def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+def latest(folder: Path, identity: Identity | None = None) -> tuple[Checkpoint | None, dict[Path, str]]:
     """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched.
 
-    Raises RemovedError if a training removed one of them meanwhile.
+    identity: of the run that all of them must belong to; raises ForeignError for one of another run, RemovedError if a
+    training removed one meanwhile, OSError where one cannot be read: that does not make it damaged.
     """
+    paths = _complete(folder)
+    if identity is not None:
+        _refuse_foreign(paths, identity)
     damaged = {}
-    for path in reversed(_complete(folder)):
+    for path in reversed(paths):
         try:
             return read(path), damaged
         except DamagedError as error:
@@ -148,11 +196,33 @@ def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     return None, damaged
 
 
+def put_aside(folder: Path, damaged: Iterable[Path]) -> None:
+    """Renames damaged checkpoints to <update>.damaged and removes what killed writes left."""
+    for partial in folder.glob(".*.partial"):
+        shutil.rmtree(partial)
+    for path in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+
+
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder; raises DamagedError for one that is not as it was written."""
-    description = unsealed(path, KIND, FORMAT)
-    values = {name: description[name] for name in ("update", "score", "seconds", "wall_seconds", "config")}
-    return Checkpoint(path, **values)
+    found = unsealed(path, KIND, FORMAT, CheckpointFile)
+    if str(found.update) != path.name:
+        raise DamagedError(f"{KIND} {path} is damaged: it is of update {found.update}")
+    values = {name: getattr(found, name) for name in Checkpoint._fields[1:-1]}
+    return Checkpoint(path, **values, identity=Identity(found.run_id, found.config_sha256))
+
+
+def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
+    """Raises ForeignError for a checkpoint of another run; what cannot be understood is damaged, not foreign."""
+    for path in paths:
+        try:
+            found = read_description(path, KIND, FORMAT, CheckpointFile)
+        except DamagedError:
+            continue
+        identity.check(Identity(found.run_id, found.config_sha256), path)
 
 
 def named_arrays(state: Any) -> dict[str, Array]:
@@ -167,17 +237,26 @@ def filled(like: Any, arrays: dict[str, np.ndarray]) -> Any:
     Leaves of `like` that hold nothing stay. Raises ValueError naming the first array that is not as in `like`.
     """
     wanted = named_arrays(like)
-    described = {name: _describe(x) for name, x in wanted.items() if x.size}
-    found = {name: _describe(x) for name, x in arrays.items()}
-    for name in sorted(described | found):
-        if described.get(name) != found.get(name):
-            raise ValueError(f"{name} is {found.get(name, 'missing')}, wanted {described.get(name, 'no such array')}")
+    compare(_with_entries(wanted), arrays)
     leaves, structure = jax.tree.flatten(like)
     placed = [
         _placed(leaf, arrays[name], x) if x.size else leaf
         for leaf, (name, x) in zip(leaves, wanted.items(), strict=True)
     ]
     return jax.tree.unflatten(structure, placed)
+
+
+def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raises ValueError naming the first array by name whose shape or dtype is another, or that only one has."""
+    for name in sorted(wanted | found):
+        descriptions = [_describe(arrays[name]) if name in arrays else None for arrays in (wanted, found)]
+        if descriptions[0] != descriptions[1]:
+            raise ValueError(f"{name} is {descriptions[1] or 'missing'}, wanted {descriptions[0] or 'no such array'}")
+
+
+def _with_entries(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Those that hold something; the others are not saved."""
+    return {name: x for name, x in arrays.items() if x.size}
 
 
 def _is_key(leaf: Array) -> bool:
@@ -203,8 +282,10 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, the newest last."""
-    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    """Complete checkpoints, the newest last; raises OddFileError for one that is not a folder."""
+    names = sorted((name for name in os.listdir(folder) if NUMBER.fullmatch(name)), key=int)
+    refuse_odd(folder, (), names)
+    return [folder / name for name in names]
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:
@@ -220,7 +301,7 @@ def _check_space(folder: Path, num_bytes: int) -> None:
 def _score(path: Path, metric: str | None) -> float | None:
     """The score of a checkpoint by a metric; None where it has none, or was damaged since it was written."""
     try:
-        description = json.loads((path / f"{KIND}.json").read_bytes())
-        return description["score"] if description["metric"] == metric else None
-    except (OSError, ValueError, LookupError, TypeError):
+        found = read_description(path, KIND, FORMAT, CheckpointFile)
+    except CheckpointError:
         return None
+    return found.score if found.metric == metric else None

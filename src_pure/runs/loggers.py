@@ -1,6 +1,5 @@
 """Where the rows of a segment go besides the run folder: a terminal, Weights & Biases, TensorBoard."""
 
-import secrets
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TextIO
 
@@ -8,7 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from src_pure.runs.rundir import floats, main_metric, over_episodes, replacing
+from src_pure.runs.rundir import floats, main_metric, over_episodes
 
 MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
 
@@ -142,21 +141,16 @@ def points(frame: pd.DataFrame) -> list[dict[str, float]]:
     return [{"update": int(u)} | {k: v for k, v in row.items() if pd.notna(v)} for u, row in rows.items()]
 
 
-def run_id(folder: Path) -> str:
-    """The name under which dashboards know a run folder, the same whenever it is continued."""
-    file = folder / "wandb_id.txt"
-    if not file.exists():
-        with replacing(file) as new:
-            new.write(secrets.token_hex(4).encode())
-    return file.read_text()
-
-
 class WandbSink:
-    """One Weights & Biases run for the program, its files in <folder>/wandb; `offline` needs no network and no key."""
+    """One Weights & Biases run for the program, its files in <folder>/wandb; `offline` needs no network and no key.
+
+    run_id: the name under which Weights & Biases knows it, the same whenever it is continued.
+    """
 
     def __init__(
         self,
         folder: Path,
+        run_id: str,
         mode: Literal["online", "offline", "disabled"],
         project: str,
         group: str | None,
@@ -166,7 +160,7 @@ class WandbSink:
         import wandb  # here, because it takes a second and wraps the standard streams
 
         settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints where to look
-        run = {"id": run_id(folder), "project": project, "group": group, "name": name, "config": config}
+        run = {"id": run_id, "project": project, "group": group, "name": name, "config": config}
         try:
             self.run = wandb.init(dir=folder, mode=mode, resume="allow", settings=settings, **run)
         except wandb.Error as error:

@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import jax
@@ -18,19 +17,23 @@ from jax import lax
 
 from src_pure.algos.base import Algorithm
 from src_pure.build import ConfigError, Experiment, Settings
+from src_pure.device import bytes_of, check_fits
 from src_pure.evaluate import make_evaluate
 from src_pure.models.base import precision_of
 from src_pure.models.policy import num_parameters
-from src_pure.runs.checkpoint import Checkpoint, Checkpoints
+from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.loggers import Sink
 from src_pure.runs.policies import warm_start
-from src_pure.runs.preemption import Preempted
+from src_pure.runs.preemption import StopRequest
+from src_pure.runs.process import numeric_settings
 from src_pure.runs.report import final_scores, git_commit, versions
+from src_pure.runs.resume import Start, refuse_incomplete
 from src_pure.runs.rows import column, evaluation_rows, mean_score, metric_rows
 from src_pure.runs.rundir import RunDir
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
+GENERATOR = "threefry2x32"
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
 # Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stayed below it
 MAX_LOG_RATIO = {"float32": 1e-4, "bfloat16": 1e-1}
@@ -72,23 +75,43 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
         metrics = lax.map(evaluate_mode, jnp.array([True, False]))  # one after the other, compiled once
         return {mode: jax.tree.map(lambda x, i=i: x[i], metrics) for i, mode in enumerate(("greedy", "sampled"))}
 
-    keys = training_keys(settings.seeds)
-    algo = runs_of(experiment.algo, settings.num_seeds)
+    num_runs = settings.num_seeds
+    keys = jax.ShapeDtypeStruct((num_runs,), jax.random.key(0, impl=GENERATOR).dtype)
+    algo = jax.eval_shape(lambda: runs_of(experiment.algo, num_runs))  # nothing is made before it is known to fit
     initialise = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
-    traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jnp.int32(0))
+    traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jax.ShapeDtypeStruct((), jnp.int32))
     _check_metric(settings.checkpoint.metric, traced.out_info[1])
+    _check_fits(bytes_of(traced.out_info), settings, "the state of a training with its table of metrics")
     params = warm_start(Path(warm), initialise.out_info.learner.params) if warm else None
-    state = jax.block_until_ready(initialise.lower().compile()(keys, algo))
+    algo = runs_of(experiment.algo, num_runs)
+    state = jax.block_until_ready(initialise.lower().compile()(training_keys(settings.seeds), algo))
     if warm:
         state = state._replace(learner=jax.jit(start_runs)(algo, params))
     program = Program(
         algo=algo,
-        segment=traced.lower().compile(),
-        evaluate=jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(),
+        segment=_fitting(traced.lower().compile(), settings, "an update"),
+        evaluate=_fitting(
+            jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(), settings, "an evaluation"
+        ),
         max_updates=max_updates,
         compile_seconds=time.perf_counter() - start,
     )
     return program, state
+
+
+def _fitting(program: jax.stages.Compiled, settings: Settings, what: str) -> jax.stages.Compiled:
+    """The program; raises ConfigError if what it needs is more than there is."""
+    needed = program.memory_analysis()
+    total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
+    _check_fits(total - needed.alias_size_in_bytes, settings, what)
+    return program
+
+
+def _check_fits(needed: int, settings: Settings, what: str) -> None:
+    try:
+        check_fits(needed, settings.num_seeds, what)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def start_runs(algo: Algorithm, params: Params) -> Learner:
@@ -102,43 +125,47 @@ def start_runs(algo: Algorithm, params: Params) -> Learner:
 
 def training_keys(seeds: Sequence[int]) -> Key:
     """One key for each seed, [R]: a run depends on its seed alone, not on the runs beside it."""
-    return jnp.stack([jax.random.split(jax.random.key(seed))[0] for seed in seeds])
+    return _split_keys(seeds)[:, 0]
 
 
 def evaluation_keys(seeds: Sequence[int], update: int) -> Key:
     """One key for each seed, [R], for the evaluation after `update`; training never sees any of them."""
-    return jnp.stack([jax.random.fold_in(jax.random.split(jax.random.key(seed))[1], update) for seed in seeds])
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(_split_keys(seeds)[:, 1], update)
+
+
+def _split_keys(seeds: Sequence[int]) -> Key:
+    """[R, 2] keys of threefry, whatever generator the process prefers: with rbg, runs side by side give other numbers
+    than alone."""
+    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed, impl=GENERATOR)))(np.asarray(seeds, np.int32))
 
 
 def train(
-    experiment: Experiment,
-    run_dir: RunDir,
-    sinks: Sequence[Sink],
-    start: Checkpoint | None = None,
-    stop: Event | None = None,
+    experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink], start: Start, stop: StopRequest | None = None
 ) -> dict[str, Any]:
     """The summary of the whole training, which is also in the run folder.
 
-    Continues `start`, to whose update the tables of the run folder have been rewound. Raises Preempted, with all saved,
-    at the first boundary after `stop` is set. A run whose numbers end keeps its parameters and has no more rows; raises
-    NumericalError at the end of the segment in which none is left, and what was written stays.
+    Continues from `start`. Raises Preempted, with all saved, at the first boundary after `stop` is set. A run whose
+    numbers end keeps its parameters and has no more rows; raises NumericalError at the end of the segment in which none
+    is left, and what was written stays. Raises CheckpointError if at the end the run folder lacks what was written.
     """
     settings = experiment.settings
+    stop = stop or StopRequest()
     progress = Progress(start)
     run_dir.log("compiling")
-    program, state = compile_program(experiment, None if start else settings.warm_start)
+    program, state = compile_program(experiment, None if start.checkpoint else settings.warm_start)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
-    if start:
-        state = start.restore(state)
+    if start.checkpoint:
+        state = start.checkpoint.restore(state)
         progress.completed = jax.device_get(state.update)
-    keep, metric = settings.checkpoint.keep, settings.checkpoint.metric
-    with closing(Checkpoints(run_dir.checkpoints, keep, metric)) as checkpoints:
+    start.prepare(run_dir, experiment.config_yaml)
+    stop.training = True
+    with closing(open_checkpoints(run_dir, settings)) as checkpoints:
         while True:
-            if stop is not None and stop.is_set():
+            if stop.signal is not None:
                 if progress.unsaved:
                     _save(checkpoints, state, progress, experiment)
                 checkpoints.wait()
-                raise Preempted(f"stopped by a signal after update {progress.done} of {settings.num_updates}")
+                stop.raise_if_set(f"after update {progress.done} of {settings.num_updates}")
             if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
                 rows = _evaluate(experiment, program, state, progress.done)
                 run_dir.append_evaluation(rows[~rows["run"].isin(progress.failed)])
@@ -164,17 +191,26 @@ def train(
         checkpoints.wait()
     summary = _summary(experiment, run_dir, program, state, progress)
     run_dir.write_summary(summary)
+    with closing(RunDir.open(run_dir.path)) as written:
+        run_dir.folder.check()
+        refuse_incomplete(written, experiment)
     return summary
+
+
+def open_checkpoints(run_dir: RunDir, settings: Settings) -> Checkpoints:
+    keep, metric = settings.checkpoint.keep, settings.checkpoint.metric
+    return Checkpoints(run_dir.checkpoints, keep, run_dir.identity, metric, run_dir.folder.check)
 
 
 class Progress:
     """Where a training stands. Seconds are of this process; `*_before` of those that it continues."""
 
-    def __init__(self, start: Checkpoint | None):
+    def __init__(self, start: Start):
         self.begun = self.saved = time.perf_counter()
-        self.first = self.done = start.update if start else 0
-        self.seconds_before = start.seconds if start else 0.0
-        self.wall_before = start.wall_seconds if start else 0.0
+        self.first = self.done = start.update
+        self.seconds_before = start.checkpoint.seconds if start.checkpoint else 0.0
+        self.wall_before = start.checkpoint.wall_seconds if start.checkpoint else 0.0
+        self.continued = start.continued  # where the run went on under other settings of the process
         self.elapsed = 0.0
         self.completed: np.ndarray = np.array([], int)  # updates of each run, [R]
         self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint
@@ -216,6 +252,8 @@ def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, exper
         seconds=progress.seconds_before + progress.elapsed,
         wall_seconds=progress.wall_seconds(),
         config=experiment.config,
+        process=numeric_settings(),
+        continued=progress.continued,
     )
     progress.saved, progress.unsaved = time.perf_counter(), []
 
@@ -256,6 +294,8 @@ def _summary(
         "final_greedy": scores.get("greedy", {}),
         "episodes_in_shared_worlds": round(shared.sum()),
         "final_unfinished_episodes": evaluation.groupby("mode")["unfinished"].sum().to_dict(),
+        "continued_under_other_settings": progress.continued,
+        "process": numeric_settings(),
         "versions": versions(),
         "commit": git_commit(),
     }

@@ -1,30 +1,47 @@
 """Policies on their own: what one run of a training has learned, in a small folder that can be used anywhere.
 
 <folder>/  params.msgpack  the parameters by their names, in flax's serialisation
-           policy.json     format, run, seed, update, the resolved configuration
+           policy.json     format, identity of the training, run, seed, update, the resolved configuration
            sha256.json     the digests of both
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 from flax import serialization
 
 from src_pure.build import ConfigError, Experiment, build
+from src_pure.device import bytes_of, check_fits
+from src_pure.errors import CheckpointError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
-from src_pure.runs.checkpoint import Checkpoint, RemovedError, filled, latest
-from src_pure.runs.rundir import ParquetTable, RunDir, main_metric, over_episodes
-from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
+from src_pure.runs import parquet
+from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
+from src_pure.runs.folder import read_file, refuse_odd
+from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes
+from src_pure.runs.sealed import Description, sealing, unsealed
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params
 
-FORMAT = 1  # of the folder described above
+FORMAT = 2  # of the folder described above
 KIND, PARAMS = "policy", "params.msgpack"
 IN_STATE = "learner.params."  # what names of parameters begin with in a checkpoint
+
+
+class PolicyFile(Description):
+    """What policy.json says."""
+
+    run_id: str
+    config_sha256: str
+    run: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0)]
+    update: Annotated[int, Ge(0)]
+    config: dict[str, Any]
+
 
 InitializeCarry = Callable[[int], Carry]
 Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
@@ -36,12 +53,13 @@ def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: in
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
     seed = build(checkpoint.config).settings.seeds[run]
-    description = {"format": FORMAT, "run": run, "seed": seed, "update": checkpoint.update}
+    description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run, "seed": seed}
+    description |= {"update": checkpoint.update, "config": checkpoint.config}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
-    with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
+    with sealing(folder, KIND, description) as partial:
         (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
 
 
@@ -50,24 +68,37 @@ def params_of_run(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: in
     num_seeds = checkpoint.config["num_seeds"]
     if run not in range(num_seeds):
         raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
+    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items()}
 
 
 def newest_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], list[str]]:
-    """(the newest whole checkpoint of a run folder, its arrays, a line for each damaged one behind it).
+    """(the newest whole checkpoint of a run folder, the parameters in it, a line for each damaged one behind it).
 
     Nothing is touched. A training may remove the checkpoint meanwhile: then there is a newer one.
     """
     if not RunDir.continuable(path):
         raise ConfigError(f"{path} is no run folder with checkpoints")
+    refuse_odd(path, FILES, FOLDERS)
     while True:
         try:
-            found, damaged = latest(path / "checkpoints")
+            found, damaged = latest(path / CHECKPOINTS)
             if found is None:
                 raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
-            return found, found.arrays_beside_training(), list(damaged.values())
+            return found, found.arrays_beside_training(params_in_state(found)), list(damaged.values())
         except RemovedError:
             continue
+
+
+def params_in_state(checkpoint: Checkpoint) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype, [R, ...], of the parameters that a checkpoint must hold, by their names in it."""
+    experiment = build(checkpoint.config)
+    num_runs = experiment.settings.num_seeds
+    params = {
+        f"{IN_STATE}{name}": jax.ShapeDtypeStruct((num_runs, *x.shape), x.dtype)
+        for name, x in named_arrays(params_of(experiment)).items()
+    }
+    check_fits(bytes_of(params), num_runs, f"what {checkpoint.path} holds")
+    return params
 
 
 def best_run(path: Path, metric: str | None) -> tuple[int, str]:
@@ -75,10 +106,9 @@ def best_run(path: Path, metric: str | None) -> tuple[int, str]:
 
     Without a metric it is success_rate, where the task has it, else episode_return.
     """
-    evaluation = ParquetTable(path / "evaluation.parquet").rows
-    if evaluation is None:
+    if not (path / EVALUATION).exists():
         raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
-    rows = evaluation.to_pandas()
+    rows = parquet.read(path / EVALUATION)[0].to_pandas()
     known = [name for name in rows if over_episodes(name)]
     metric = metric or main_metric(known)
     if metric not in known:
@@ -93,22 +123,27 @@ def best_run(path: Path, metric: str | None) -> tuple[int, str]:
     )
 
 
-def read_params(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     """(the description of an exported policy, its parameters by name).
 
     Raises CheckpointError for a folder that is damaged or of another format, FileNotFoundError where there is none.
     """
     if not (folder / f"{KIND}.json").is_file():
         raise FileNotFoundError(f"{folder} is no exported policy: `python scripts/export.py RUN` writes one")
-    description = unsealed(folder, KIND, FORMAT)
-    return description, serialization.msgpack_restore((folder / PARAMS).read_bytes())
+    description = unsealed(folder, KIND, FORMAT, PolicyFile)
+    content = read_file(folder / PARAMS)
+    try:
+        params = serialization.msgpack_restore(content)
+        return description, {name: params[name] for name in params if isinstance(params[name], np.ndarray)}
+    except Exception as error:  # msgpack and flax raise many kinds; all that they read is in memory
+        raise DamagedError(f"policy {folder} is damaged: {one_line(error)}") from error
 
 
 def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
     """(initialize_carry, act) of an exported policy; see src_pure.load_policy."""
     folder = Path(folder)
     description, arrays = read_params(folder)
-    experiment = build(description["config"])
+    experiment = build(description.config)
     params = with_params(experiment, arrays, folder)
     policy, space = experiment.policy, experiment.env.observation_space
 

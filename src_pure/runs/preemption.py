@@ -2,43 +2,79 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 PREEMPTED = 75  # EX_TEMPFAIL: try again later
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+# what schedulers send (SIGTERM; SIGUSR1 and SIGUSR2 of Slurm and submitit), a closed terminal, and Ctrl-C
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
 
 
 class Preempted(Exception):
     """Training stopped because it was asked to; what there was to save is saved."""
 
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StopRequest:
+    """Whether a signal has asked this process to stop, and which one."""
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None  # the first one
+        self.training = False  # there is something to save: from here on Ctrl-C waits for the next boundary
+
+    @property
+    def exit_code(self) -> int:
+        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+
+    def raise_if_set(self, where: str) -> None:
+        """Raises Preempted, which says where training stopped, once a signal has come."""
+        if self.signal is not None:
+            raise Preempted(f"stopped by {self.signal.name} {where}", self.exit_code)
+
 
 @contextmanager
-def noticed(grace_seconds: float) -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGUSR1 sets; a second one, or the end of the grace period, exits at once.
+def stop_on_signals(grace_seconds: float) -> Iterator[StopRequest]:
+    """A StopRequest that the first signal sets; a second one, or the end of the grace period, exits at once.
+
+    Signals that are ignored already, as SIGHUP is under nohup, stay ignored. Ctrl-C before training is the usual
+    KeyboardInterrupt. Outside the main thread Python allows no handlers: then a line says that there are none.
 
     Python runs signal handlers between two of its own instructions, so not while the main thread waits for a compiled
     program. A thread of its own reads the numbers that the C handler writes into a pipe. Exiting at once does no harm
     because every file in the run folder is whole at any moment.
     """
-    stop = threading.Event()
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        print("signals do not save this training: it does not run in the main thread", file=sys.stderr)
+        yield stop
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
     seconds = min(grace_seconds, threading.TIMEOUT_MAX)
-    end_of_grace = threading.Timer(seconds, _exit, [f"grace_seconds={grace_seconds:g} are over"])
+    end_of_grace = threading.Timer(seconds, lambda: _exit(stop, f"grace_seconds={grace_seconds:g} are over"))
     end_of_grace.daemon = True
 
     def watch() -> None:
         while number := os.read(reader, 1):
-            if number[0] in SIGNALS:
-                if stop.is_set():
-                    _exit("a second signal")
-                stop.set()
+            if number[0] in before:
+                if stop.signal is not None:
+                    _exit(stop, "a second signal")
+                stop.signal = signal.Signals(number[0])
                 end_of_grace.start()
 
-    before = [signal.signal(number, lambda *_: None) for number in SIGNALS]
+    def handle(number: int, _) -> None:
+        if number == signal.SIGINT and not stop.training:
+            raise KeyboardInterrupt
+
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in handled}
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -46,16 +82,16 @@ def noticed(grace_seconds: float) -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.set_wakeup_fd(wakeup_before)
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
         os.close(writer)
         thread.join()
         end_of_grace.cancel()
         os.close(reader)
 
 
-def _exit(reason: str) -> None:
+def _exit(stop: StopRequest, reason: str) -> None:
     """Ends the process, whatever its other threads do and whatever locks of Python they hold."""
     with suppress(OSError):
         os.write(2, f"error: stopped at once: {reason}; what was saved before stays\n".encode())
-    os._exit(PREEMPTED)
+    os._exit(stop.exit_code)

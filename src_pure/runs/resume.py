@@ -1,69 +1,149 @@
 """The same command again: what is continued, from where, and what is refused."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 from src_pure.build import ConfigError, Experiment, dotted
-from src_pure.runs.checkpoint import Checkpoint, newest
+from src_pure.errors import CheckpointError, ForeignError, one_line
+from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
+from src_pure.runs.folder import Folder, read_file, refuse_odd
+from src_pure.runs.identity import config_digest, harmless, new_identity
 from src_pure.runs.lock import locked
-from src_pure.runs.rundir import CONFIG, RunDir, make_free
-from src_pure.runs.sealed import CheckpointError, one_line
+from src_pure.runs.process import differences, numeric_settings
+from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, make_free, make_fresh
 
-# keys that may differ from the run that is continued: they change no number that it computes
-HARMLESS = {"run_dir", "resume", "log_seconds", "grace_seconds", "tensorboard"}
-HARMLESS_SECTIONS = {"wandb", "checkpoint"}
+MAX_CONFIG = 2**20  # bytes
+
+
+class Start(NamedTuple):
+    """Where a training begins. Nothing is changed in its folder before `prepare`."""
+
+    checkpoint: Checkpoint | None
+    damaged: tuple[Path, ...]  # checkpoints that are put aside
+    continued: list[dict[str, Any]]  # where the run went on under other settings of the process
+    lines: list[str]  # what to say about it
+
+    @property
+    def update(self) -> int:
+        return self.checkpoint.update if self.checkpoint else 0
+
+    def prepare(self, run_dir: RunDir, config_yaml: str) -> None:
+        """Cuts the tables back to where training begins, and puts damaged checkpoints aside."""
+        run_dir.rewind(self.update)
+        put_aside(run_dir.checkpoints, self.damaged)
+        run_dir.write_config(config_yaml)
 
 
 @contextmanager
-def opened(path: Path, experiment: Experiment) -> Iterator[RunDir]:
-    """The run folder to continue, or a new one, locked.
+def opened(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
+    """The run folder to continue, or a new one, locked; None: a new one under runs/ with the time as its name.
 
-    Raises ConfigError or OSError for one that must be left alone, LockedError if another process works on it.
+    Raises ConfigError, CheckpointError or OSError for one that must be left alone, LockedError if another process
+    works on it.
     """
     resume = experiment.settings.resume
-    continuing = resume != "never" and RunDir.continuable(path)
+    continuing = path is not None and resume != "never" and RunDir.continuable(path)
+    made = False
     if continuing:
+        refuse_odd(path, FILES, FOLDERS)
         refuse_differences(path, experiment)
     elif resume == "must":
         raise ConfigError(f"resume=must, but there is no run to continue in run_dir={path}")
+    elif path is None:
+        path, made = make_fresh(Path("runs") / experiment.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"), True
     else:
-        make_free(path)
-    with locked(path):
-        yield RunDir(path) if continuing else RunDir.create(path, experiment.config_yaml)
+        made = make_free(path)
+    with closing(Folder(path)) as folder, locked(folder):
+        if continuing:
+            run_dir = RunDir(folder)
+            refuse_foreign_config(run_dir)
+        else:
+            identity = new_identity(parse(experiment.config_yaml))
+            run_dir = RunDir.begin(folder, made, experiment.config_yaml, identity)
+        yield run_dir
+
+
+def came_to_its_end(run_dir: RunDir, experiment: Experiment) -> bool:
+    """Whether the summary says that every update was made."""
+    summary, settings = run_dir.summary(), experiment.settings
+    return summary is not None and summary.env_steps >= settings.num_updates * settings.steps_per_update
 
 
 def finished(run_dir: RunDir, experiment: Experiment) -> bool:
-    """Whether nothing is left to do."""
-    summary, settings = run_dir.summary(), experiment.settings
-    return summary is not None and summary["env_steps"] >= settings.num_updates * settings.steps_per_update
+    """Whether nothing is left to do; raises CheckpointError naming what is missing where the summary says so."""
+    if not came_to_its_end(run_dir, experiment):
+        return False
+    refuse_incomplete(run_dir, experiment)
+    return True
 
 
-def rewind(run_dir: RunDir, experiment: Experiment) -> tuple[Checkpoint | None, list[str]]:
-    """(where to continue, lines that say so): the newest whole checkpoint, with the tables as they were then.
+def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
+    """Raises CheckpointError naming what a run folder lacks of a training that came to its end."""
+    end = experiment.settings.num_updates
+    found, _ = latest(run_dir.checkpoints, run_dir.identity)
+    lacking = [
+        f"rows of update {min(missing)} in {table.path.name}"
+        for table, wanted in ((run_dir.metrics, range(1, end + 1)), (run_dir.evaluation, [end]))
+        if (missing := set(wanted) - table.updates())
+    ]
+    if found is None or found.update != end:
+        lacking.append(f"a whole checkpoint of update {end}")
+    if lacking:
+        raise CheckpointError(
+            f"run_dir={run_dir.path} has a summary of update {end} and lacks {', '.join(lacking)}; restore what is "
+            "missing or choose another run_dir"
+        )
 
-    Without one the run begins again, which repeats it; raises CheckpointError if resume=must.
+
+def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
+    """Where to continue: the newest whole checkpoint. Without one the run begins again, which repeats it.
+
+    Raises CheckpointError for lost rows, for files of another run, and if resume=must finds no checkpoint; ConfigError
+    for one that was written under other settings of the process, unless resume_anyway is set.
     """
-    found, lines = newest(run_dir.checkpoints)
-    if found is None and experiment.settings.resume == "must":
+    settings = experiment.settings
+    found, damaged = latest(run_dir.checkpoints, run_dir.identity)
+    lines = list(damaged.values())
+    if found is None and settings.resume == "must":
         raise CheckpointError("; ".join([*lines, f"resume=must, but there is no checkpoint in {run_dir.checkpoints}"]))
     update = found.update if found else 0
-    interval = experiment.settings.evaluation.interval
+    refuse_lost_rows(run_dir, experiment, update)
+    continued = list(found.continued) if found else []
+    if found:
+        lines.append(f"continues after update {update}")
+        if changed := differences(found.process, numeric_settings()):
+            refuse_other_process(run_dir, experiment, changed)
+            lines.append(f"under other settings of the process: {', '.join(changed)}")
+            continued.append({"update": update, "differences": changed})
+    elif lines or run_dir.metrics.updates():
+        lines.append("begins again: there is no whole checkpoint")
+    lines += raised_end(run_dir, experiment)
+    return Start(found, tuple(damaged), continued, lines)
+
+
+def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> None:
+    """Raises CheckpointError for tables that lack rows from before a checkpoint, or a checkpoint behind the end."""
+    end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
+    if update > end:
+        raise CheckpointError(f"checkpoint {update} in {run_dir.path} is behind the end, update {end}; remove it")
     evaluated = range(interval, update, interval) if interval else ()  # the one of `update` itself is made again
     for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
         if missing := set(wanted) - table.updates():
             raise CheckpointError(f"{table.path} has no rows of update {min(missing)}, before checkpoint {update}")
-    if found:
-        lines.append(f"continues after update {update}")
-    elif lines or run_dir.metrics.updates():
-        lines.append("begins again: there is no whole checkpoint")
-    lines += raised_end(run_dir, experiment)
-    run_dir.rewind(update)
-    run_dir.write_config(experiment.config_yaml)
-    return found, lines
+
+
+def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:
+    """Raises ConfigError with the list of what differs from the process that wrote a checkpoint."""
+    if not experiment.settings.resume_anyway:
+        raise ConfigError(
+            f"run_dir={run_dir.path} was trained under other settings of the process, which change numbers: "
+            f"{', '.join(changed)}; restore them, or set resume_anyway=true, which the summary will note"
+        )
 
 
 def raised_end(run_dir: RunDir, experiment: Experiment) -> list[str]:
@@ -91,14 +171,29 @@ def refuse_differences(path: Path, experiment: Experiment) -> None:
         )
 
 
-def harmless(name: str) -> bool:
-    return name in HARMLESS or name.partition(".")[0] in HARMLESS_SECTIONS or name.endswith(".name")
+def refuse_foreign_config(run_dir: RunDir) -> None:
+    """Raises ForeignError if config.yaml is not that of the run whose identity the folder has."""
+    if config_digest(read_config(run_dir.path)) != run_dir.identity.config_sha256:
+        raise ForeignError(
+            f"{run_dir.path / CONFIG} belongs to another run than run.json beside it; restore the file of this run"
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.yaml of a run folder."""
+    file = path / CONFIG
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path / CONFIG))
+        text = read_file(file, MAX_CONFIG).decode()
+        config = parse(text)
         return config | {"total_steps": int(float(config["total_steps"]))}
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} cannot be read: there is no such file") from error
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # whatever YAML finds wrong with a damaged file
-        raise ConfigError(f"{path / CONFIG} cannot be read: {one_line(error)}") from error
+        raise ConfigError(f"{file} cannot be read: {one_line(error)}") from error
+
+
+def parse(config_yaml: str) -> dict[str, Any]:
+    """The configuration that a YAML text holds."""
+    return OmegaConf.to_container(OmegaConf.create(config_yaml))

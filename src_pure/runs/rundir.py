@@ -1,23 +1,27 @@
 """The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
 
+import itertools
 import json
 import math
 import os
-import shutil
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge
 
+from src_pure.errors import CheckpointError, DamagedError
 from src_pure.runs import parquet
+from src_pure.runs.folder import Folder, append_line, refuse_odd
+from src_pure.runs.identity import RUN, Identity, read_identity, write_identity
 from src_pure.runs.lock import LOCK
-from src_pure.runs.sealed import CheckpointError, DamagedError, flush
+from src_pure.runs.sealed import PARTIAL, Description, read_json, replacing, validated
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -29,7 +33,10 @@ ROW_COLUMNS = {
     "episodes": pa.int64(),
     "unfinished": pa.int64(),
 }
-CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+CONFIG, METRICS, EVALUATION, SUMMARY = "config.yaml", "metrics.parquet", "evaluation.parquet", "summary.json"
+LOG, CHECKPOINTS, TENSORBOARD = "log.txt", "checkpoints", "tensorboard"
+FILES = (CONFIG, RUN, METRICS, EVALUATION, SUMMARY, LOG, LOCK)
+FOLDERS = (CHECKPOINTS, TENSORBOARD, "wandb", "plots", "policies")
 FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
 
 
@@ -43,30 +50,21 @@ def main_metric(metrics: Container[str]) -> str:
     return "success_rate" if "success_rate" in metrics else "episode_return"
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
-    partial = path.with_name(f".{path.name}.partial")  # in the same folder, where replacing is one atomic step
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        flush(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 class ParquetTable:
     """A parquet file that grows by rows. Parquet cannot be appended to, so the rows are kept and written again.
 
-    Raises DamagedError for a file that is not what was written.
+    path: its name for people; held: where it is, in a folder that is held open. Raises DamagedError for a file that is
+    not what was written, ForeignError for one of another run.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, held: Path, identity: Identity):
         self.path = path
-        self.rows: pa.Table | None = parquet.read(path) if path.exists() else None
+        self.held = held
+        self.identity = identity
+        self.rows: pa.Table | None = None
+        if os.path.lexists(held):
+            self.rows, found = parquet.read(held)
+            identity.check(found, path)
 
     def append(self, frame: pd.DataFrame) -> None:
         """Rows on disk behind the earlier ones; raises CheckpointError for other columns than these have."""
@@ -87,7 +85,7 @@ class ParquetTable:
             return
         rows = self.rows.filter(pc.field("update") <= update)
         if rows.num_rows == 0:
-            self.path.unlink()
+            self.held.unlink()
             self.rows = None
         elif rows.num_rows < self.rows.num_rows:
             self._replace(rows)
@@ -97,8 +95,8 @@ class ParquetTable:
         return set() if self.rows is None else set(self.rows["update"].unique().to_pylist())
 
     def _replace(self, rows: pa.Table) -> None:
-        with replacing(self.path) as file:
-            parquet.write(rows, file)
+        with replacing(self.held) as file:
+            parquet.write(rows, file, self.identity)
         self.rows = rows
 
 
@@ -135,24 +133,57 @@ def strict_json(value: Any) -> Any:
     return value
 
 
-class RunDir:
-    """A run folder. `RunDir(path)` continues the files that are there, `RunDir.create` starts a new run."""
+NonNegative = Annotated[int, Ge(0)]
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.disposable = False  # made by this process, for a run that nobody is to continue yet
-        self.metrics = ParquetTable(path / "metrics.parquet")
-        self.evaluation = ParquetTable(path / "evaluation.parquet")
+
+class SummaryFile(Description):
+    """What is read again of summary.json."""
+
+    run_id: str
+    config_sha256: str
+    env_steps: NonNegative
+    runs: NonNegative
+    failed: dict[str, NonNegative]
+
+
+class RunDir:
+    """A run folder, held open. `RunDir.open(path)` continues the files that are there, `create` starts a new run.
+
+    Nothing is written once the folder was moved, deleted or replaced: then every method that writes raises MovedError.
+    """
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+        self.path = folder.path
+        self.disposable = False  # a new run of this process, that nobody is to continue yet
+        self.made = False  # and the folder, too, was made by this process
+        refuse_odd(folder.held, FILES, FOLDERS)
+        self.identity = read_identity(folder.held)
+        self.metrics = self._table(METRICS)
+        self.evaluation = self._table(EVALUATION)
 
     @classmethod
-    def create(cls, path: str | Path, config_yaml: str) -> "RunDir":
-        """A new run folder holding config.yaml; refuses a folder that is not empty."""
-        path = Path(path)
-        make_free(path)
-        (path / CHECKPOINTS).mkdir(exist_ok=True)
-        run_dir = cls(path)
-        run_dir.write_config(config_yaml)  # last: with it the folder can be continued
-        run_dir.disposable = True
+    def open(cls, path: str | Path) -> "RunDir":
+        """The run folder at a path."""
+        return cls(Folder(Path(path)))
+
+    @classmethod
+    def create(cls, path: str | Path, config_yaml: str, identity: Identity) -> "RunDir":
+        """A new run in a folder that is made, or there and empty."""
+        made = make_free(Path(path))
+        return cls.begin(Folder(Path(path)), made, config_yaml, identity)
+
+    @classmethod
+    def begin(cls, folder: Folder, made: bool, config_yaml: str, identity: Identity) -> "RunDir":
+        """A new run in an open folder that is empty, but for what a start that was killed left there."""
+        refuse_used(folder.path)
+        remove_partials(folder.held)
+        (folder.held / CHECKPOINTS).mkdir(exist_ok=True)
+        write_identity(folder.held, identity)
+        with replacing(folder.held / CONFIG) as file:  # last: with it the folder can be continued
+            file.write(config_yaml.encode())
+        run_dir = cls(folder)
+        run_dir.disposable, run_dir.made = True, made
         return run_dir
 
     @staticmethod
@@ -164,67 +195,123 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 
+    def close(self) -> None:
+        self.folder.close()
+
     def rewind(self, update: int) -> None:
-        """The tables as they were after an update."""
+        """The tables as they were after an update, and nothing left of files whose writing was killed."""
+        self.folder.check()
+        remove_partials(self.folder.held)
         self.metrics.rewind(update)
         self.evaluation.rewind(update)
 
     def discard(self) -> None:
-        """Nothing is left of a new run that never came to its first metrics: its folder is free for another try."""
-        if not self.disposable:
+        """Removes the files of a new run that stopped before its first metrics, so that its name can be used again.
+
+        Everything stays where there is anything that this process did not make.
+        """
+        held = self.folder.held
+        if not self.disposable or self.metrics.rows is not None:
             return
         try:
-            begun = self.metrics.path.name in os.listdir(self.path) or os.listdir(self.checkpoints)
+            found = set(os.listdir(held))
+            events = list((held / TENSORBOARD).glob("events.out.tfevents.*"))
+            foreign = found - {CONFIG, RUN, LOG, LOCK, CHECKPOINTS, TENSORBOARD}
+            foreign |= set(os.listdir(held / CHECKPOINTS))
+            if TENSORBOARD in found:
+                foreign |= set(os.listdir(held / TENSORBOARD)) - {path.name for path in events}
+            if foreign:
+                return
+            for file in [*events, *(held / name for name in (CONFIG, RUN, LOG, LOCK))]:
+                file.unlink(missing_ok=True)
+            for folder in found & {CHECKPOINTS, TENSORBOARD}:
+                (held / folder).rmdir()
+            if self.made:
+                self.folder.check()
+                self.path.rmdir()
         except OSError:
-            return  # it vanished, or may not be looked into any more: then nothing is known to be lost
-        if not begun:
-            shutil.rmtree(self.path, ignore_errors=True)
+            return  # it vanished, or may not be looked into any more: nothing that is left hurts anybody
 
     def write_config(self, config_yaml: str) -> None:
         """config.yaml, replaced as a whole."""
-        with replacing(self.path / CONFIG) as file:
-            file.write(config_yaml.encode())
+        self._write(CONFIG, config_yaml.encode())
 
     def append_metrics(self, frame: pd.DataFrame) -> None:
         """metrics.parquet, longer by one segment: one row per update and run."""
+        self.folder.check()
         self.metrics.append(frame)
 
     def append_evaluation(self, frame: pd.DataFrame) -> None:
         """evaluation.parquet, longer by one evaluation: one row per run and policy mode."""
+        self.folder.check()
         self.evaluation.append(frame)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json, replaced as a whole."""
-        with replacing(self.path / "summary.json") as file:
-            file.write(json.dumps(strict_json(summary), indent=2, allow_nan=False).encode() + b"\n")
+        summary = strict_json(self.identity._asdict() | summary)
+        self._write(SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
 
-    def summary(self) -> dict[str, Any] | None:
-        """What summary.json says, None before the end of a run."""
-        path = self.path / "summary.json"
-        if not path.exists():
+    def summary(self) -> SummaryFile | None:
+        """What summary.json says, None before the end of a run; raises ForeignError for one of another run."""
+        path = self.folder.held / SUMMARY
+        if not os.path.lexists(path):
             return None
         try:
-            summary = json.loads(path.read_bytes())
-            if not {"env_steps", "runs"} <= set(summary):
-                raise ValueError("it has no env_steps and runs")
-            return summary
-        except (ValueError, TypeError) as error:
-            raise DamagedError(f"{path} cannot be read: {error}; delete it to have it written again") from error
+            found = read_json(path)
+            if not (isinstance(found, dict) and set(Identity._fields) <= set(found)):
+                self.identity.check(None, path)
+            summary = validated(found, SummaryFile, path)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; delete it to have it written again") from error
+        self.identity.check(Identity(summary.run_id, summary.config_sha256), path)
+        return summary
 
     def log(self, line: str) -> None:
         """log.txt, longer by one line with its time."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+        self.folder.check()
+        append_line(self.folder.held / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
+
+    def _table(self, name: str) -> ParquetTable:
+        return ParquetTable(self.path / name, self.folder.held / name, self.identity)
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.folder.check()
+        with replacing(self.folder.held / name) as file:
+            file.write(content)
 
 
-def make_free(path: Path) -> None:
-    """Makes a folder, or refuses one that is there and not empty."""
+def make_free(path: Path) -> bool:
+    """Whether the folder is new; raises FileExistsError for one that is there and not empty."""
+    made = not path.is_dir()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        found = sorted(item.name for item in path.iterdir() if not _before_config(item))
     except OSError as error:
         message = f"cannot make run_dir={path}: {error.strerror}; choose a run_dir that can be written"
         raise type(error)(message) from error
+    refuse_used(path)
+    return made
+
+
+def make_fresh(parent: Path, name: str) -> Path:
+    """A new folder of this name, or of this name and a number where others have made it first."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}_{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes files whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+    for name in FILES:
+        for partial in folder.glob(PARTIAL.format(name)):
+            partial.unlink()
+
+
+def refuse_used(path: Path) -> None:
+    """Raises FileExistsError for a folder that holds anything but what a start that was killed leaves."""
+    found = sorted(item.name for item in path.iterdir() if not _before_config(item))
     if found:
         listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise FileExistsError(f"run_dir={path} is not empty ({listed}); choose another run_dir or delete this one")
@@ -232,7 +319,8 @@ def make_free(path: Path) -> None:
 
 def _before_config(item: Path) -> bool:
     """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
-    return item.name in (LOCK, f".{CONFIG}.partial") or (item.name == CHECKPOINTS and not any(item.iterdir()))
+    partial = any(item.match(PARTIAL.format(name)) for name in (CONFIG, RUN))
+    return partial or item.name in (LOCK, RUN) or (item.name == CHECKPOINTS and not any(item.iterdir()))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
@@ -240,7 +328,7 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
-    file = path / "metrics.parquet"
-    if not file.exists():
-        raise FileNotFoundError(f"no metrics.parquet in {path}: not a run folder, or one with no segment done yet")
-    return parquet.read(file).to_pandas()
+    refuse_odd(path, FILES, FOLDERS)
+    if not (path / METRICS).exists():
+        raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")
+    return parquet.read(path / METRICS)[0].to_pandas()

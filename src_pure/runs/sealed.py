@@ -1,39 +1,64 @@
-"""Folders that are whole or not at all: written under another name, checked before they are trusted.
+"""Files and folders that are whole or not at all: written under another name, checked before they are trusted.
 
     <folder>/  <kind>.json   format, and whatever describes the rest
                sha256.json   the digest of every other file
                ...
 
-A folder is made as .<name>.partial, flushed to disk and renamed, so what has its own name is complete.
+What is made is called .<name>.<random>.partial until it is on disk, so what has its own name is complete, and two
+processes that write the same name do not write into one file.
 """
 
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
+
+import pydantic
+
+from src_pure.errors import CannotWriteError, CheckpointError, DamagedError, one_line
+from src_pure.runs.folder import files_below, read_file
 
 DIGESTS = "sha256.json"
+MAX_JSON = 2**26  # bytes
+PARTIAL = ".{}.*.partial"  # matches what is being written as this name, or was when its writer was killed
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint, a policy taken out of one or a table that cannot be written or used, in one line."""
+class Description(pydantic.BaseModel):
+    """What a JSON file of ours holds; a subclass names the fields."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class DamagedError(CheckpointError):
-    """A checkpoint, a policy or a table that is not what was written."""
+AnyDescription = TypeVar("AnyDescription", bound=Description)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
+    partial = _partial(path)
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CheckpointError.
+    """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CannotWriteError.
 
     Its parents are not made: a folder that vanished is not made again.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.mkdir()
         yield partial
@@ -45,47 +70,63 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"cannot write {path}: {one_line(error)}") from error
+        raise CannotWriteError(one_line(f"cannot write {path}: {one_line(error)}", 1000)) from error
 
 
-def unsealed(path: Path, kind: str, version: int) -> dict[str, Any]:
+def unsealed(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
     """The description of a folder whose files are as they were written; raises DamagedError for any other.
 
-    Raises CheckpointError for a folder of another format than `version`.
+    Raises CheckpointError for a folder of another format than `version`, OSError if a file cannot be read.
     """
     try:
-        description = json.loads((path / f"{kind}.json").read_bytes())
-        found = description["format"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DamagedError(f"{kind} {path} is damaged: {kind}.json cannot be read") from error
-    if found != version:
-        raise CheckpointError(
-            f"{kind} {path} has format {found!r}, this version reads {version}; use the version that wrote it"
-        )
-    try:
-        whole = json.loads((path / DIGESTS).read_bytes()) == digests(path)
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{kind} {path} is damaged: {DIGESTS} or a file cannot be read") from error
+        description = read_description(path, kind, version, fields)
+        whole = read_json(path / DIGESTS) == digests(path)
+    except (DamagedError, FileNotFoundError) as error:
+        raise DamagedError(f"{kind} {path} is damaged: {error}") from error
     if not whole:
         raise DamagedError(f"{kind} {path} is damaged: its files are not those that were written")
     return description
 
 
+def read_description(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
+    """What <kind>.json of a folder says, whether or not its other files are whole; raises as `unsealed` does."""
+    found = read_json(path / f"{kind}.json")
+    if isinstance(found, dict) and found.get("format", version) != version:
+        other = one_line(repr(found["format"]), 60)
+        raise CheckpointError(f"{kind} {path} has format {other}, this version reads {version}; use the version that "
+                              "wrote it")  # fmt: skip
+    return validated(found, fields, path / f"{kind}.json")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; raises DamagedError if it is missing or says nothing, OSError if it cannot be read."""
+    try:
+        return json.loads(read_file(path, MAX_JSON))
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} cannot be read: {one_line(error)}") from error
+
+
+def validated(value: Any, fields: type[AnyDescription], path: Path) -> AnyDescription:
+    """The value of a JSON file as a Description; raises DamagedError naming the first field that is wrong."""
+    try:
+        return fields.model_validate(value)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = one_line(".".join(map(str, first["loc"])) or "it", 60)
+        raise DamagedError(f"{path} cannot be read: {place}: {first['msg']}") from None
+
+
 def digests(path: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder but the list of digests, by name."""
+    """SHA-256 of every file of a folder but the list of digests, by name; raises OddFileError for links and pipes."""
     found = {}
-    for item in sorted(path.rglob("*")):
+    for item in files_below(path):
         name = item.relative_to(path).as_posix()
-        if item.is_file() and name != DIGESTS:
+        if name != DIGESTS:
             with item.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def one_line(error: object, limit: int = 300) -> str:
-    """The message in one line, its middle left out where it is too long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def flush(path: Path) -> None:
@@ -95,3 +136,7 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(PARTIAL.format(path.name).replace("*", secrets.token_hex(4)))

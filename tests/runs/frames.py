@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from src_pure.runs.identity import Identity
+
+IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that tests make
+
 
 def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> pd.DataFrame:
     """One row per update and run, 1000 environment steps per update; rows with update % 3 == 1 have no episode."""

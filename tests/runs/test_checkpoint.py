@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure.errors import CheckpointError
 from src_pure.runs import sealed
-from src_pure.runs.checkpoint import Checkpoints, named_arrays, newest
-from src_pure.runs.sealed import CheckpointError
+from src_pure.runs.checkpoint import Checkpoints, latest, named_arrays, put_aside
 from src_pure.types import Actor, Learner, TrainState
+from tests.runs.frames import IDENTITY
+
+DESCRIPTION = {"seconds": 1.5, "wall_seconds": 2.5, "config": {"seed": 0}, "process": {}, "continued": []}
 
 
 class Counter(NamedTuple):
@@ -31,9 +34,16 @@ def make_state(seed: int) -> TrainState:
 
 def save(checkpoints: Checkpoints, update: int, score: float | None = None) -> TrainState:
     state = make_state(update)
-    checkpoints.save(state, update, score=score, seconds=1.5, wall_seconds=2.5, config={"seed": 0})
+    checkpoints.save(state, update, score=score, **DESCRIPTION)
     checkpoints.wait()
     return state
+
+
+def newest(folder):
+    """(the newest whole checkpoint, lines about damaged ones, which are put aside)."""
+    found, damaged = latest(folder)
+    put_aside(folder, damaged)
+    return found, list(damaged.values())
 
 
 def assert_equal(left: TrainState, right: TrainState):
@@ -46,7 +56,7 @@ def assert_equal(left: TrainState, right: TrainState):
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    made = Checkpoints(tmp_path, keep=2)
+    made = Checkpoints(tmp_path, 2, IDENTITY)
     yield made
     made.close()
 
@@ -68,7 +78,7 @@ def test_a_state_comes_back_bit_for_bit(checkpoints):
 def test_training_may_reuse_the_buffers_while_the_state_is_written(checkpoints):
     spoil = jax.jit(lambda state: jax.tree.map(lambda x: x[::-1], state), donate_argnums=0)
     state = make_state(3)
-    checkpoints.save(state, 3, score=None, seconds=0, wall_seconds=0, config={})
+    checkpoints.save(state, 3, score=None, **DESCRIPTION)
     jax.block_until_ready(spoil(state))
     checkpoints.wait()
     assert_equal(make_state(3), newest(checkpoints.folder)[0].restore(make_state(0)))
@@ -85,12 +95,12 @@ def test_the_last_ones_and_the_best_are_kept(checkpoints):
 
 def test_scores_of_two_metrics_are_not_compared(tmp_path):
     """The best by the metric of before goes its way as any other one, that of the new metric is found among its own."""
-    before = Checkpoints(tmp_path, keep=1, metric="episode_length")
+    before = Checkpoints(tmp_path, 1, IDENTITY, metric="episode_length")
     for update, score in enumerate([90.0, 80.0]):
         save(before, update, score)
     before.close()
     assert names(before) == ["0", "1"]
-    after = Checkpoints(tmp_path, keep=1, metric="success_rate")
+    after = Checkpoints(tmp_path, 1, IDENTITY, metric="success_rate")
     for update, score in enumerate([0.5, 0.2], start=2):
         save(after, update, score)
     after.close()
@@ -166,12 +176,12 @@ def test_what_a_killed_write_left_is_removed(checkpoints):
     assert names(checkpoints) == ["1"]
 
 
-@pytest.mark.parametrize("form", [2, 0, "1", None])
+@pytest.mark.parametrize("form", [1, 3, "2", None])
 def test_another_format_is_refused_and_left_alone(checkpoints, form):
     save(checkpoints, 1)
     path = checkpoints.folder / "1" / "checkpoint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": form}))
-    with pytest.raises(CheckpointError, match=rf"1 has format {form!r}, this version reads 1; use the version [^\n]*$"):
+    with pytest.raises(CheckpointError, match=rf"1 has format {form!r}, this version reads 2; use the version [^\n]*$"):
         newest(checkpoints.folder)
     assert names(checkpoints) == ["1"]
 
@@ -196,7 +206,7 @@ def test_another_state_is_refused_in_one_line(checkpoints, change, difference, c
 
 def test_the_configuration_may_hold_infinite_numbers(checkpoints):
     config = {"algo": {"max_grad_norm": float("inf")}}
-    checkpoints.save(make_state(1), 1, score=None, seconds=0, wall_seconds=0, config=config)
+    checkpoints.save(make_state(1), 1, score=None, **DESCRIPTION | {"config": config})
     checkpoints.wait()
     assert newest(checkpoints.folder)[0].config == config
 

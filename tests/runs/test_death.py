@@ -12,11 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from src_pure.runs.checkpoint import Checkpoints, latest, newest
-from src_pure.runs.rundir import ParquetTable
-from src_pure.runs.sealed import CheckpointError
+from src_pure.errors import CheckpointError
+from src_pure.runs.checkpoint import Checkpoints, latest
+from src_pure.runs.rundir import read_metrics
 from tests.conftest import REPOSITORY
-from tests.runs.test_checkpoint import assert_equal, make_state, save
+from tests.runs.frames import IDENTITY
+from tests.runs.test_checkpoint import assert_equal, make_state, newest, save
 from tests.runs.test_resume import assert_same_run
 from tests.test_command_line import TINY
 
@@ -103,7 +104,7 @@ def saved(folder):
 
 def written(folder):
     """The last update in the metrics, 0 without any."""
-    return max(ParquetTable(folder / "metrics.parquet").updates(), default=0)
+    return max(set(read_metrics(folder)["update"]) if (folder / "metrics.parquet").exists() else (), default=0)
 
 
 def finish_and_compare(start, folder, unbroken):
@@ -147,7 +148,7 @@ def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, 
             time.sleep(rng.uniform(0, 0.1))
         code = training.kill(signal.SIGTERM)
         if training.told:
-            assert f"stopped by a signal after update {saved(folder)} of 2000; the same" in training.output
+            assert f"stopped by SIGTERM after update {saved(folder)} of 2000; the same" in training.output
         assert code == 75 or (code == -signal.SIGTERM and not training.told)  # before it can be noticed
         assert saved(folder) >= training.told
         assert saved(folder) == written(folder) and not training.is_writing
@@ -158,8 +159,9 @@ def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, 
 def test_damage_anywhere_is_never_restored(tmp_path):
     """One byte, or the end of a file, of 50 copies: the state is exact or the checkpoint is refused."""
     rng = np.random.default_rng(0)
-    checkpoints = Checkpoints(tmp_path / "whole", keep=1)
-    checkpoints.folder.mkdir()
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    checkpoints = Checkpoints(whole, 1, IDENTITY)
     state = save(checkpoints, 1)
     for attempt in range(50):
         folder = tmp_path / str(attempt)

@@ -18,8 +18,9 @@ from pathlib import Path
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from src_pure.runs.checkpoint import Checkpoints, named_arrays, newest
-from tests.runs.test_checkpoint import assert_equal, make_state
+from src_pure.runs.checkpoint import Checkpoints, named_arrays
+from tests.runs.frames import IDENTITY
+from tests.runs.test_checkpoint import DESCRIPTION, assert_equal, make_state, newest
 
 command, folder, num_devices = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 assert jax.device_count() == num_devices
@@ -31,8 +32,8 @@ def placed(state):  # two runs, one on each of two devices where there are some
 
 
 if command == "save":
-    checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.save(placed(make_state(7)), 7, score=None, seconds=0, wall_seconds=0, config={})
+    checkpoints = Checkpoints(folder, 2, IDENTITY)
+    checkpoints.save(placed(make_state(7)), 7, score=None, **DESCRIPTION)
     checkpoints.wait()
     checkpoints.close()
 else:

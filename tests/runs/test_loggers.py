@@ -13,7 +13,7 @@ import trainer_pure
 from src_pure.build import build, compose
 from src_pure.runs.loggers import PlainLines, ProgressBar, TensorBoardSink, WandbSink, points, progress
 from src_pure.runs.rundir import RunDir
-from tests.runs.frames import metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame
 from tests.test_command_line import TINY
 
 
@@ -109,15 +109,15 @@ def test_wandb_offline_needs_no_key_and_writes_under_the_run_folder(tmp_path, mo
     monkeypatch.chdir(home)
     for name in ("WANDB_API_KEY", "WANDB_DIR", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
-    sink = WandbSink(run, "offline", "memory", "tmaze", "agalite", {"task": {"corridor_len": 160}})
+    sink = WandbSink(run, "0abc", "offline", "memory", "tmaze", "agalite", {"task": {"corridor_len": 160}})
     sink.log(segment([0.25, 0.5], [2, 2]), elapsed=1.0)
     sink.close()
-    WandbSink(run, "offline", "memory", "tmaze", "agalite", {}).close()
+    WandbSink(run, "0abc", "offline", "memory", "tmaze", "agalite", {}).close()
     import wandb
 
     wandb.teardown()  # waits for the process that writes, as the end of a program does
     record, continued = sorted(run.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
-    assert record.name == continued.name == f"run-{(run / 'wandb_id.txt').read_text()}.wandb"
+    assert record.name == continued.name == "run-0abc.wandb"
     for word in (b"corridor_len", b"agalite", b"success_rate", b"run_1/success_rate"):
         assert word in record.read_bytes()
     assert not (Path.home() / "wandb").exists()
@@ -130,11 +130,12 @@ def test_a_continued_training_has_the_wandb_run_of_before(tmp_path, monkeypatch,
     fake.Settings, fake.Error, fake.init = dict, RuntimeError, lambda **options: started.append(options) or MagicMock()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     experiment = build(compose([*TINY, f"wandb.mode={mode}", "wandb.project=memory"]))
+    run_dir = RunDir.create(tmp_path / "run", "", IDENTITY)
     for _ in ("start", "the same command again"):
-        for sink in trainer_pure.open_sinks(experiment, experiment.config, RunDir(tmp_path)):
+        for sink in trainer_pure.open_sinks(experiment, experiment.config, run_dir):
             sink.close()
     first, again = started
-    assert first["id"] == again["id"] == (tmp_path / "wandb_id.txt").read_text()
+    assert first["id"] == again["id"] == IDENTITY.run_id[:8]
     assert first["resume"] == again["resume"] == "allow"
     assert first["mode"] == again["mode"] == mode and first["project"] == again["project"] == "memory"
 

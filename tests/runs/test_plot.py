@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from src_pure.runs.plotting import COLORS, draw_panel, short_labels
 from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
-from tests.runs.frames import metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame
 
 specification = importlib.util.spec_from_file_location("plot", REPOSITORY / "scripts" / "plot.py")
 plot = importlib.util.module_from_spec(specification)
@@ -20,7 +20,7 @@ specification.loader.exec_module(plot)
 @pytest.fixture
 def make_run(tmp_path):
     def make(name: str, frame) -> Path:
-        run = RunDir.create(tmp_path / name, "")
+        run = RunDir.create(tmp_path / name, "", IDENTITY)
         run.append_metrics(frame)
         return run.path
 

@@ -18,10 +18,11 @@ from flax.traverse_util import unflatten_dict
 import trainer_pure
 from src_pure import load_policy
 from src_pure.build import ConfigError, build, compose
+from src_pure.errors import CheckpointError
 from src_pure.runs import loop, sealed
 from src_pure.runs.checkpoint import named_arrays, read
 from src_pure.runs.policies import newest_checkpoint, read_params, warm_start
-from src_pure.runs.sealed import CheckpointError, digests
+from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
@@ -104,7 +105,7 @@ def test_it_acts_step_by_step_as_its_network_does_on_the_sequence(unbroken, poli
 def test_it_holds_the_parameters_of_its_run(unbroken, policies):
     saved = read(unbroken / "checkpoints" / "10").arrays()
     description, params = read_params(policies[1])
-    assert (description["run"], description["seed"], description["update"]) == (1, 4, 10)
+    assert (description.run, description.seed, description.update) == (1, 4, 10)
     assert {f"learner.params.{name}" for name in params} == {name for name in saved if "learner.params" in name}
     for name, x in params.items():
         np.testing.assert_array_equal(x, saved[f"learner.params.{name}"][1])
@@ -198,7 +199,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(unbroken, tmp_
     before = sorted(folder.rglob("*"))
     assert export.main([str(folder), "run=0", f"out={tmp_path / 'policy'}"]) == 0
     assert "10 is damaged" in capsys.readouterr().err
-    assert read_params(tmp_path / "policy")[0]["update"] == 9
+    assert read_params(tmp_path / "policy")[0].update == 9
     assert sorted(folder.rglob("*")) == before
 
 
@@ -206,19 +207,21 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(unbroken, tmp_
 def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, tmp_path, monkeypatch, when):
     """With checkpoint.keep=1: before its digests are compared, or after that, before its arrays are copied."""
     folder = shutil.copytree(unbroken, tmp_path / "run") / "checkpoints"
-    for name in ("3", "6", "9"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in folder.iterdir():
+        shutil.rmtree(path)
+    shutil.copytree(unbroken / "checkpoints" / "9", folder / "9")
     holder = sealed if when == "digests" else shutil
     read = getattr(holder, when)
 
-    def meanwhile(*arguments):
-        if (folder / "10").exists():
-            (folder / "10").rename(folder / "12")
-        return read(*arguments)
+    def meanwhile(*arguments, **options):
+        if (folder / "9").exists():
+            (folder / "9").rename(folder / ".9.partial")
+            shutil.copytree(unbroken / "checkpoints" / "10", folder / "10")
+        return read(*arguments, **options)
 
     monkeypatch.setattr(holder, when, meanwhile)
     found, arrays, damaged = newest_checkpoint(tmp_path / "run")
-    assert found.path == folder / "12" and arrays and not damaged
+    assert found.path == folder / "10" and arrays and not damaged
 
 
 def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):
@@ -236,8 +239,8 @@ def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):
 @pytest.mark.parametrize(
     ("change", "kind", "error"),
     [
-        ({"format": 2}, CheckpointError, "has format 2, this version reads 1; use the version that wrote it"),
-        ({"format": None}, CheckpointError, "has format None, this version reads 1"),
+        ({"format": 1}, CheckpointError, "has format 1, this version reads 2; use the version that wrote it"),
+        ({"format": None}, CheckpointError, "has format None, this version reads 2"),
         (
             {"model.size": 9},
             CheckpointError,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -18,11 +19,12 @@ from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 import trainer_pure
 from src_pure.build import build
 from src_pure.runs import parquet, sealed
-from src_pure.runs.checkpoint import newest
+from src_pure.runs.folder import Folder
 from src_pure.runs.lock import locked
-from src_pure.runs.rundir import RunDir
+from src_pure.runs.rundir import RunDir, to_arrow
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
+from tests.runs.test_checkpoint import newest
 from tests.test_command_line import TINY
 
 NOBODY = 65534  # a user without rights
@@ -122,7 +124,10 @@ def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch
     assert disturbed(monkeypatch, folder, told, signal_myself) == 75
     update = newest(folder / "checkpoints")[0].update
     assert update == pd.read_parquet(folder / "metrics.parquet")["update"].max() >= told
-    assert f"stopped by a signal after update {update} of 10; the same command" in capsys.readouterr().err
+    assert (
+        f"stopped by {signal.Signals(number).name} after update {update} of 10; the same command"
+        in capsys.readouterr().err
+    )
     assert not (folder / "summary.json").exists()
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
@@ -130,7 +135,7 @@ def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch
 
 def test_two_processes_never_share_a_folder(unbroken, tmp_path, capsys):
     folder = shutil.copytree(unbroken, tmp_path / "run")
-    with locked(folder):
+    with closing(Folder(folder)) as opened, locked(opened):
         assert trainer_pure.main([*OPTIONS, f"run_dir={folder}", "total_steps=1280"]) == 5
     error = capsys.readouterr().err
     assert f"pid {os.getpid()};" in error and error.count("\n") == 1
@@ -234,17 +239,17 @@ def test_a_full_disk_is_met_before_training_too(to_continue, monkeypatch, capsys
     monkeypatch.setattr(parquet.pq, "write_table", full)
     assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 4
     line = f"error: stopped in {to_continue}: [Errno 28] No space left on device; what was saved before stays\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == f"continues after update 9\n{line}"
     assert newest(to_continue / "checkpoints")[0].update == 9
 
 
 def test_a_folder_may_vanish_before_training_too(to_continue, monkeypatch, capsys):
     def vanished(run_dir, experiment):
         shutil.rmtree(run_dir.path)
-        return rewind(run_dir, experiment)
+        return find_start(run_dir, experiment)
 
-    rewind = trainer_pure.rewind
-    monkeypatch.setattr(trainer_pure, "rewind", vanished)
+    find_start = trainer_pure.find_start
+    monkeypatch.setattr(trainer_pure, "find_start", vanished)
     assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 4
     error = capsys.readouterr().err
     assert str(to_continue) in error and "No such file or directory" in error and error.count("\n") == 1
@@ -281,7 +286,7 @@ def test_a_finished_run_is_left_alone(unbroken, capsys):
 def test_an_end_without_its_summary_gets_it(unbroken, tmp_path):
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
-    RunDir(folder).evaluation.rewind(5)
+    RunDir.open(folder).evaluation.rewind(5)
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
     assert_same_run(unbroken, folder)
     assert (folder / "summary.json").exists()
@@ -318,7 +323,8 @@ def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
     rows = pd.read_parquet(folder / f"{table}.parquet")
-    rows[rows["update"] != update].to_parquet(folder / f"{table}.parquet")
+    with closing(RunDir.open(folder)) as run_dir, (folder / f"{table}.parquet").open("wb") as file:
+        parquet.write(to_arrow(rows[rows["update"] != update]), file, run_dir.identity)
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
     assert f"{table}.parquet has no rows of update {update}, before checkpoint 10" in capsys.readouterr().err
 

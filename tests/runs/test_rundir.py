@@ -6,31 +6,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src_pure.errors import CheckpointError, DamagedError
 from src_pure.runs import parquet
 from src_pure.runs.rundir import RunDir, read_metrics
-from src_pure.runs.sealed import CheckpointError, DamagedError
-from tests.runs.frames import metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame
 
 
 @pytest.fixture
 def run(tmp_path) -> RunDir:
-    return RunDir.create(tmp_path / "new" / "run", "seed: 0\n")
+    return RunDir.create(tmp_path / "new" / "run", "seed: 0\n", IDENTITY)
 
 
 def test_a_new_run_holds_its_config_and_nothing_else(run):
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "run.json", "checkpoints"}
     assert (run.path / "config.yaml").read_text() == "seed: 0\n"
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    assert RunDir.create(str(tmp_path), "").path == tmp_path
+    assert RunDir.create(str(tmp_path), "", IDENTITY).path == tmp_path
 
 
 def test_a_used_folder_is_refused_and_left_alone(run):
     with pytest.raises(
         FileExistsError, match=r"run_dir=.*new/run is not empty \(config.yaml\); choose another"
     ) as caught:
-        RunDir.create(run.path, "seed: 1\n")
+        RunDir.create(run.path, "seed: 1\n", IDENTITY)
     assert "\n" not in str(caught.value)
     assert (run.path / "config.yaml").read_text() == "seed: 0\n"
 
@@ -38,7 +38,7 @@ def test_a_used_folder_is_refused_and_left_alone(run):
 def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"^cannot make run_dir=.*file/run: Not a directory; choose [^\n]*$"):
-        RunDir.create(tmp_path / "file" / "run", "")
+        RunDir.create(tmp_path / "file" / "run", "", IDENTITY)
 
 
 def test_appended_rows_are_all_on_disk_after_every_call(run):
@@ -46,7 +46,7 @@ def test_appended_rows_are_all_on_disk_after_every_call(run):
         run.append_metrics(metrics_frame(range(last - 3, last + 1)))
         rows = pq.read_table(run.path / "metrics.parquet").to_pylist()
         assert [(row["update"], row["run"]) for row in rows] == [(u, r) for u in range(1, last + 1) for r in (0, 1)]
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "run.json", "checkpoints", "metrics.parquet"}
 
 
 def test_columns_have_one_order_and_one_type_whatever_the_frame_has(run):
@@ -90,23 +90,23 @@ def test_other_columns_later_are_refused(run):
 
 def test_an_opened_run_continues_its_rows(run):
     run.append_metrics(metrics_frame([1, 2]))
-    RunDir(run.path).append_metrics(metrics_frame([3]))
+    RunDir.open(run.path).append_metrics(metrics_frame([3]))
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_start_that_was_killed_before_its_config_leaves_the_folder_free(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / ".config.yaml.partial").write_text("se")
-    RunDir.create(tmp_path, "seed: 1\n")
+    (tmp_path / ".config.yaml.0abc.partial").write_text("se")
+    RunDir.create(tmp_path, "seed: 1\n", IDENTITY)
     assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
-    assert not (tmp_path / ".config.yaml.partial").exists()
+    assert not (tmp_path / ".config.yaml.0abc.partial").exists()
 
 
 def test_tables_are_rewound_to_an_update(run):
     run.append_metrics(metrics_frame([1, 2, 3]))
-    RunDir(run.path).rewind(2)
+    RunDir.open(run.path).rewind(2)
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2]
-    again = RunDir(run.path)
+    again = RunDir.open(run.path)
     assert again.metrics.updates() == {1, 2} and again.evaluation.updates() == set()
     again.rewind(0)
     assert not (run.path / "metrics.parquet").exists()
@@ -117,7 +117,7 @@ def test_tables_are_rewound_to_an_update(run):
 def test_a_damaged_table_is_named_in_one_line(run):
     (run.path / "metrics.parquet").write_bytes(b"PAR1")
     with pytest.raises(DamagedError, match=r"metrics.parquet cannot be read: [^\n]*$"):
-        RunDir(run.path)
+        RunDir.open(run.path)
 
 
 def test_evaluation_is_a_file_of_its_own(run):
@@ -131,7 +131,7 @@ def test_evaluation_is_a_file_of_its_own(run):
 def test_a_write_that_dies_half_way_leaves_the_old_file(run, monkeypatch):
     run.append_metrics(metrics_frame([1, 2]))
 
-    def die(table, file):
+    def die(table, file, identity):
         file.write(b"PAR1 half of a")
         raise KeyboardInterrupt
 
@@ -139,16 +139,18 @@ def test_a_write_that_dies_half_way_leaves_the_old_file(run, monkeypatch):
         patch.setattr(parquet, "write", die)
         run.append_metrics(metrics_frame([3]))
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2]
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "run.json", "checkpoints", "metrics.parquet"}
     run.append_metrics(metrics_frame([3]))  # and the failed rows were not kept
     assert read_metrics(run.path)["update"].tolist() == [1, 1, 2, 2, 3, 3]
 
 
 def test_what_a_killed_write_left_behind_is_no_obstacle(run):
     run.append_metrics(metrics_frame([1]))
-    (run.path / ".metrics.parquet.partial").write_bytes(b"half")
-    RunDir(run.path).append_metrics(metrics_frame([2]))
-    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "checkpoints", "metrics.parquet"}
+    (run.path / ".metrics.parquet.0abc.partial").write_bytes(b"half")
+    again = RunDir.open(run.path)
+    again.rewind(1)
+    again.append_metrics(metrics_frame([2]))
+    assert {item.name for item in run.path.iterdir()} == {"config.yaml", "run.json", "checkpoints", "metrics.parquet"}
 
 
 def test_the_summary_is_strict_json(run):
@@ -167,19 +169,19 @@ def test_a_summary_that_cannot_be_written_leaves_the_old_one(run):
     run.write_summary({"env_steps": 1})
     with pytest.raises(TypeError):
         run.write_summary({"env_steps": object()})
-    assert json.loads((run.path / "summary.json").read_text()) == {"env_steps": 1}
+    assert json.loads((run.path / "summary.json").read_text()) == {**IDENTITY._asdict(), "env_steps": 1}
 
 
 def test_log_lines_are_appended_with_their_time(run):
     run.log("compiled in 3 s")
-    RunDir(run.path).log("done")
+    RunDir.open(run.path).log("done")
     lines = (run.path / "log.txt").read_text().splitlines()
     assert [line.split("  ", 1)[1] for line in lines] == ["compiled in 3 s", "done"]
 
 
 def test_only_a_new_run_is_discarded(tmp_path):
-    new = RunDir.create(tmp_path / "new", "seed: 0\n")
-    RunDir(tmp_path / "new").discard()
+    new = RunDir.create(tmp_path / "new", "seed: 0\n", IDENTITY)
+    RunDir.open(tmp_path / "new").discard()
     assert (tmp_path / "new" / "config.yaml").exists()
     new.discard()
     assert not (tmp_path / "new").exists()

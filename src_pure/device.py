@@ -1,0 +1,70 @@
+"""What this process computes with: whether it can be used, and how much fits."""
+
+import os
+
+GIB = 2**30
+
+
+class DeviceError(RuntimeError):
+    """The device, or the compiler for it, failed."""
+
+    exit_code = 6
+
+
+def check_device() -> None:
+    """Raises ValueError, with what to change, where jax has no device to compute with or may not compile."""
+    import jax  # here, so that reading results starts nothing
+
+    if jax.config.jax_disable_jit:
+        raise ValueError("JAX_DISABLE_JIT is set, but a training is one compiled program; unset it")
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = jax.config.jax_platforms
+        wanted = f"JAX_PLATFORMS={platforms}" if platforms else "jax"
+        raise ValueError(
+            f"{wanted} finds no device: {error}; unset JAX_PLATFORMS or set it to cpu, cuda or tpu, with that extra "
+            "of this package installed"
+        ) from error
+
+
+def host_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_memory() -> int:
+    """Bytes that arrays may take on the device: what its allocator may use, or the memory of the machine."""
+    import jax  # as above
+
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", host_memory())
+
+
+def bytes_of(tree) -> int:
+    """Bytes of the arrays of a pytree, or of what ShapeDtypeStructs describe."""
+    import jax  # as above
+
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def check_fits(needed: int, num_runs: int, what: str) -> None:
+    """Raises ValueError, with the number of runs that would fit, for more bytes than the device has."""
+    limit = device_memory()
+    if needed <= limit:
+        return
+    fitting = limit * num_runs // needed
+    advice = f"num_seeds={fitting} would fit" if 0 < fitting < num_runs else "choose a smaller num_envs or model"
+    sizes = f"{needed / GIB:,.1f} GiB for num_seeds={num_runs:,}, the device has {limit / GIB:,.1f} GiB"
+    raise ValueError(f"{what} needs {sizes}; {advice}")
+
+
+def device_error(error: Exception) -> Exception:
+    """What jax raised while it compiled or ran, as an error that says what to change."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
+        return ValueError(
+            f"out of memory ({device_memory() / GIB:,.1f} GiB in all): {text or 'the machine has no more'}; choose a "
+            "smaller num_seeds, num_envs, num_steps or model"
+        )
+    return DeviceError(f"the device or its compiler failed: {text}")

@@ -1,0 +1,114 @@
+"""Folders that others may move, replace or have made: held open while we write, and never a way out while we read."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from src_pure.device import host_memory
+from src_pure.errors import MovedError, OddFileError
+
+MAX_ENTRIES = 100_000  # files and folders of one checkpoint; ours have some ten per array
+
+
+class Folder:
+    """A folder held open: `held` is the folder that was opened, also when its name means another one or nothing.
+
+    Raises OSError for what cannot be opened as a folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        held = Path(f"/proc/self/fd/{self._descriptor}")
+        self.held = held if held.exists() else path  # there is no /proc on macOS; `check` alone guards there
+
+    def check(self) -> None:
+        """Raises MovedError if the name means another folder now, or nothing."""
+        try:
+            same = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise MovedError(f"{self.path} was moved, deleted or replaced meanwhile; nothing more is written")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file; `most` of them are allowed, by default half of this machine's memory.
+
+    Raises OddFileError for anything else, and never waits for a pipe or follows a link; OSError if it cannot be read.
+    """
+    _refuse_all_but(path, stat.S_ISREG, "file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):  # replaced since we looked
+            raise OddFileError(f"{path} must be a file; remove it or restore the file")
+        most = host_memory() // 2 if most is None else most
+        if status.st_size > most:
+            raise OddFileError(f"{path} must have at most {most:,} bytes, it has {status.st_size:,}")
+        return file.read(most)
+
+
+def append_line(path: Path, line: str) -> None:
+    """A file longer by one line; raises OddFileError for anything but a regular file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    refuse_odd(path.parent, [path.name])
+    with os.fdopen(os.open(path, flags, 0o644), "a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{line}\n")
+
+
+def refuse_odd(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) -> None:
+    """Raises OddFileError where one of these names is there and is not a regular file, or not a real folder."""
+    for names, is_wanted, wanted in ((files, stat.S_ISREG, "file"), (folders, stat.S_ISDIR, "folder")):
+        for path in (folder / name for name in names):
+            with suppress(FileNotFoundError):
+                _refuse_all_but(path, is_wanted, wanted)
+
+
+def _refuse_all_but(path: Path, is_wanted: Callable[[int], bool], wanted: str) -> None:
+    """Raises OddFileError if a path is not what `is_wanted(mode)` says; OSError if it is not there."""
+    mode = path.lstat().st_mode
+    if not is_wanted(mode):
+        raise OddFileError(f"{path} must be a {wanted}, found {kind_of(mode)}; remove it or restore the {wanted}")
+
+
+def kind_of(mode: int) -> str:
+    """What a file mode stands for, in words."""
+    kinds = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"),
+             (stat.S_ISREG, "a file"), (stat.S_ISSOCK, "a socket"))  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted; raises OddFileError if anything in it is neither a file nor a folder.
+
+    So it does for more of them than a checkpoint has, or more bytes than this machine's memory holds.
+    """
+    files, total = [], 0
+    for number, (path, status) in enumerate(_entries(folder)):
+        if number == MAX_ENTRIES:
+            raise OddFileError(f"{folder} must have at most {MAX_ENTRIES:,} files and folders, it has more")
+        if stat.S_ISREG(status.st_mode):
+            files.append(path)
+            total += status.st_size
+        elif not stat.S_ISDIR(status.st_mode):
+            raise OddFileError(f"{path} must be a file or folder, found {kind_of(status.st_mode)}; remove it")
+    if total > host_memory():
+        raise OddFileError(f"{folder} must fit in memory, {host_memory():,} bytes, it has {total:,}")
+    return sorted(files)
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(Path(entry.path))
+                yield Path(entry.path), status
