@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             return stop(LOCKED, error)
         except (ConfigError, CheckpointError, FileExistsError, NotADirectoryError) as error:
             return stop(WRONG_INPUT, error)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             return stop(CANNOT_WRITE, stopped(path, error))
         stack.callback(run_dir.discard)
         return run(experiment, config, run_dir, start, stop_request)

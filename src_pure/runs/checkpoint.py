@@ -86,7 +86,7 @@ class Checkpoint(NamedTuple):
     def arrays_beside_training(self, like: dict[str, Any]) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint that a training may remove; raises RemovedError if it does.
 
-        like: what is wanted, by name; raises ValueError before anything is read if the checkpoint declares another
+        like: what is wanted, by name; raises CheckpointError before anything is read if the checkpoint declares another
         shape or dtype. A copy is read, because orbax complains of what vanishes with a traceback in every thread.
         """
         with TemporaryDirectory() as folder:
@@ -100,7 +100,10 @@ class Checkpoint(NamedTuple):
                 raise RemovedError(f"{self.path} was removed while it was read")
             copied = self._replace(path=copy)
             described = copied.described()
-            compare(like, {name: described[name] for name in like if name in described})
+            try:
+                compare(like, {name: described[name] for name in like if name in described})
+            except ValueError as error:
+                raise CheckpointError(f"{self.path} does not hold its configuration's parameters: {error}") from error
             return copied._restore(like)
 
     def restore(self, like: TrainState) -> TrainState:

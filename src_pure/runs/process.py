@@ -34,7 +34,8 @@ HARMLESS_XLA_FLAGS = ("--xla_dump", "--xla_hlo_profile", "--xla_force_host_platf
 def numeric_settings() -> dict[str, Any]:
     """Every setting of this process that may change what a training computes, by name; values as JSON has them."""
     device = jax.devices()[0]
-    flags = {name: _plain(getattr(jax.config, name, None)) for name in FLAGS}  # a later jax may lack one
+    values = jax.config.values  # of the process; an attribute knows of contexts, too, and not every flag has one
+    flags = {name: _plain(getattr(jax.config, name, values.get(name))) for name in FLAGS}
     variables = {name: os.environ.get(name) for name in VARIABLES}
     return {
         **{f"version of {name}": _version(name) for name in PACKAGES},

@@ -319,8 +319,9 @@ def refuse_used(path: Path) -> None:
 
 def _before_config(item: Path) -> bool:
     """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
-    partial = any(item.match(PARTIAL.format(name)) for name in (CONFIG, RUN))
-    return partial or item.name in (LOCK, RUN) or (item.name == CHECKPOINTS and not any(item.iterdir()))
+    if item.name == CHECKPOINTS:
+        return item.is_dir() and not any(item.iterdir())
+    return item.name in (LOCK, RUN) or any(item.match(PARTIAL.format(name)) for name in (CONFIG, RUN))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:

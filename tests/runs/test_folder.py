@@ -1,0 +1,200 @@
+"""Run folders that nobody of this project made: links, pipes, devices, absurd sizes. One line, nothing read outside."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flax import serialization
+
+import trainer_pure
+from src_pure import load_policy
+from src_pure.errors import CheckpointError, DamagedError, OddFileError
+from src_pure.runs import folder as folder_module
+from src_pure.runs import parquet
+from src_pure.runs.checkpoint import KIND, STATE
+from src_pure.runs.folder import append_line, files_below, read_file
+from src_pure.runs.policies import export_policy, newest_checkpoint
+from src_pure.runs.rundir import read_metrics
+from src_pure.runs.sealed import sealing
+from tests.runs.conftest import OPTIONS
+from tests.runs.frames import IDENTITY
+from tests.runs.test_identity import remove
+
+FILES = ("config.yaml", "run.json", "metrics.parquet", "evaluation.parquet", "summary.json", "log.txt", ".lock")
+FOLDERS = ("checkpoints", "wandb", "tensorboard", "plots", "policies", "checkpoints/10")
+
+
+def make_odd(path, kind, elsewhere):
+    """Something else in place of a file or folder: a link out of the folder, one to itself, a pipe, a device."""
+    if os.path.lexists(path):
+        if kind == "link" and path.exists():
+            shutil.move(path, elsewhere)
+        else:
+            remove(path)
+    if kind == "link":
+        path.symlink_to(elsewhere)
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero, which never ends
+
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices")
+KINDS = ["link", "loop", "pipe", pytest.param("device", marks=NEEDS_ROOT)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS, "checkpoints/10/checkpoint.json", "checkpoints/10/state/_METADATA"])
+def test_what_is_neither_file_nor_folder_is_refused(unbroken, tmp_path, capsys, name, kind):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    make_odd(folder / name, kind, tmp_path / "elsewhere")
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and (name in error or "is not empty" in error)
+    assert os.path.lexists(folder / name) and not list(folder.rglob("*.damaged"))
+
+
+@pytest.mark.parametrize("name", ["²", "01", "-3", "1e3", "9" * 30, " 7", "10 "])
+def test_names_that_are_not_numbers_are_not_checkpoints(unbroken, tmp_path, name, capsys):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / "checkpoints" / name).mkdir()
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_update_than_its_name_says_is_damaged(unbroken, tmp_path, capsys):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / "checkpoints" / "10").rename(folder / "checkpoints" / "8")
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
+    assert "lacks a whole checkpoint of update 10" in capsys.readouterr().err
+
+
+def test_reading_never_waits_and_never_follows(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    for name in ("pipe", "link"):
+        with pytest.raises(OddFileError, match=f"{name} must be a file, found a"):
+            read_file(tmp_path / name)
+        with pytest.raises(OddFileError, match=f"{name} must be a file, found a"):
+            append_line(tmp_path / name, "x")
+    (tmp_path / "large").write_bytes(b"12345")
+    with pytest.raises(OddFileError, match="large must have at most 4 bytes, it has 5"):
+        read_file(tmp_path / "large", most=4)
+
+
+def test_files_of_absurd_sizes_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "host_memory", lambda: 1000)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1001)
+    with pytest.raises(OddFileError, match="must fit in memory, 1,000 bytes, it has 1,001"):
+        files_below(tmp_path)
+    with pytest.raises(OddFileError, match="sparse must have at most 500 bytes, it has 1,001"):
+        read_file(tmp_path / "sparse")
+    (tmp_path / "sparse").unlink()
+    monkeypatch.setattr(folder_module, "MAX_ENTRIES", 10)
+    for number in range(11):
+        (tmp_path / str(number)).touch()
+    with pytest.raises(OddFileError, match="at most 10 files and folders"):
+        files_below(tmp_path)
+
+
+def sealed_with(checkpoint, folder, arrays):
+    """A checkpoint like another one with right digests, that holds these arrays."""
+    description = json.loads((checkpoint / f"{KIND}.json").read_text())
+    with sealing(folder / checkpoint.name, KIND, description) as partial:
+        ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(partial / STATE, args=ocp.args.StandardSave(arrays))
+
+
+def test_shapes_are_compared_before_anything_is_read(unbroken, tmp_path, capsys):
+    """Digests do not protect from whoever made the folder, and a few bytes can declare terabytes of zeros."""
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").mkdir()
+    sealed_with(unbroken / "checkpoints" / "10", folder / "checkpoints", {"update": np.zeros(2, np.int32)})
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 4
+    assert "does not hold this training's state: actor" in capsys.readouterr().err
+    with pytest.raises(CheckpointError, match=r"learner\.params.*is missing"):
+        newest_checkpoint(folder)
+
+
+def table_of(num_rows, **options):
+    """A parquet file with a right digest and the columns of ours, whatever else it says."""
+    numbers = np.zeros(num_rows)
+    table = pa.table({"update": numbers.astype(np.int64), "run": numbers.astype(np.int64), "loss": numbers})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (table_of(3_000_000, compression="zstd"), "it declares 9,000,000 values in"),
+        (table_of(10, compression="gzip"), "it is compressed in another way than snappy"),
+    ],
+)
+def test_tables_that_declare_more_than_they_hold_are_refused(tmp_path, content, error):
+    (tmp_path / "metrics.parquet").write_bytes(content)
+    with pytest.raises(DamagedError, match=error):
+        read_metrics(tmp_path)
+
+
+def test_other_columns_than_numbers_are_refused(tmp_path):
+    for column in (pa.array(["x" * 1000]), pa.array([[1]]), pa.array([b"x"]), pa.array([1], pa.timestamp("s"))):
+        pq.write_table(pa.table({"loss": column}), tmp_path / "metrics.parquet")
+        with pytest.raises(DamagedError, match="its column loss is of type"):
+            read_metrics(tmp_path)
+
+
+def test_a_table_says_whose_it_is(tmp_path):
+    with (tmp_path / "metrics.parquet").open("wb") as file:
+        parquet.write(pa.table({"loss": [1.0]}), file, IDENTITY)
+    assert parquet.read(tmp_path / "metrics.parquet")[1] == IDENTITY
+
+
+@pytest.fixture(scope="module")
+def policy(unbroken, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policies") / "policy"
+    checkpoint, arrays, _ = newest_checkpoint(unbroken)
+    export_policy(checkpoint, arrays, 0, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xc1",
+        b"[" * 1000,
+        b"\x91" * 100_000,
+        serialization.msgpack_serialize([1, 2]),
+        serialization.msgpack_serialize({"a": np.zeros(3)}),
+        serialization.msgpack_serialize({"a": np.zeros(3)})[:-5],
+        b"\xdf\xff\xff\xff\xff",
+        serialization.msgpack_serialize({"params.actor.kernel": np.zeros(3)}).replace(b"\x91\x03", b"\x91\x7f"),
+    ],
+)
+def test_parameters_that_say_something_else_are_refused(policy, tmp_path, content):
+    description = json.loads((policy / "policy.json").read_text())
+    with sealing(tmp_path / "policy", "policy", description) as partial:
+        (partial / "params.msgpack").write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_policy(tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "params.msgpack", "sha256.json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_odd_policy_is_refused(policy, tmp_path, name, kind):
+    folder = shutil.copytree(policy, tmp_path / "policy")
+    make_odd(folder / name, kind, tmp_path / "elsewhere")
+    with pytest.raises((CheckpointError, FileNotFoundError)):
+        load_policy(folder)

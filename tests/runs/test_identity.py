@@ -1,0 +1,97 @@
+"""Files of another run in a run folder are refused by name, and nothing is touched."""
+
+import json
+import shutil
+
+import pytest
+
+import trainer_pure
+from src_pure.runs.identity import config_digest
+from tests.runs.conftest import OPTIONS
+
+FILES = ("checkpoints", "metrics.parquet", "evaluation.parquet", "summary.json", "run.json", "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def others(unbroken, tmp_path_factory):
+    """Folders of the same run again, and of one that differs in its seed."""
+    folders = {name: tmp_path_factory.mktemp("runs") / name for name in ("same command", "another seed")}
+    for name, folder in folders.items():
+        options = OPTIONS if name == "same command" else [*OPTIONS, "seed=4"]
+        assert trainer_pure.main([*options, f"run_dir={folder}"]) == 0
+    return folders
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def put(source, folder, name):
+    """The file or folder of another run in place of this one's."""
+    remove(folder / name)
+    (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, folder / name)
+
+
+@pytest.mark.parametrize("unfinished", [True, False])
+@pytest.mark.parametrize("other", ["same command", "another seed"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_run_is_refused(unbroken, others, tmp_path, capsys, name, other, unfinished):
+    if name == "summary.json" and unfinished:
+        pytest.skip("an unfinished run has none")
+    if name == "config.yaml" and other == "same command":
+        pytest.skip("it is the same file")
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    if unfinished:
+        (folder / "summary.json").unlink()
+    put(others[other], folder, name)
+    before = snapshot(folder)
+    for end in ([], ["total_steps=1280"]):
+        assert trainer_pure.main([*OPTIONS, *end, f"run_dir={folder}"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert name == "run.json" or name in error or "another configuration: seed" in error
+        assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.parquet", "evaluation.parquet", "checkpoints/10", "run.json"])
+def test_what_a_finished_folder_lacks_is_named(unbroken, tmp_path, capsys, name):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    remove(folder / name)
+    before = snapshot(folder)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
+    captured = capsys.readouterr()
+    wanted = "checkpoint of update 10" if name == "checkpoints/10" else name
+    assert wanted in captured.err and captured.err.count("\n") == 1 and "is finished" not in captured.out
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    "content", ['{"env_steps": "x", "runs": 2}', "[]", "{", "7", '{"run_id": 3, "config_sha256": null}', "[" * 100_000]
+)
+@pytest.mark.parametrize("name", ["summary.json", "run.json", "checkpoints/10/checkpoint.json"])
+def test_json_of_other_types_is_one_line(unbroken, tmp_path, capsys, name, content):
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / name).write_text(content)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and ("checkpoint" if "/" in name else name) in error
+
+
+def test_every_json_file_says_whose_it_is(unbroken):
+    identity = json.loads((unbroken / "run.json").read_text())
+    for file in [unbroken / "summary.json", *unbroken.glob("checkpoints/*/checkpoint.json")]:
+        assert identity.items() <= json.loads(file.read_text()).items()
+
+
+def test_a_digest_is_of_what_changes_numbers():
+    config = {"seed": 1, "total_steps": 5, "wandb": {"name": "a"}, "task": {"name": "x", "corridor_len": 3}}
+    same = {"seed": 1, "total_steps": 6, "wandb": {"name": "b"}, "task": {"name": "y", "corridor_len": 3}}
+    other = {"seed": 1, "total_steps": 5, "wandb": {"name": "a"}, "task": {"name": "x", "corridor_len": 4}}
+    assert config_digest(config) == config_digest(same) != config_digest(other)
