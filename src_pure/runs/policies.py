@@ -16,6 +16,7 @@ from flax import serialization
 
 from src_pure.build import ConfigError, Experiment, build
 from src_pure.ops import distribution
+from src_pure.ops.precision import in_32_bits
 from src_pure.runs.checkpoint import Checkpoint, RemovedError, filled, latest
 from src_pure.runs.rundir import ParquetTable, RunDir, main_metric, over_episodes
 from src_pure.runs.sealed import CheckpointError, one_line, sealing, unsealed
@@ -117,6 +118,7 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
         carry, output = policy_step(policy.apply, params, carry, obs, reset)
         return carry, distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
 
+    @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
         obs, reset = jnp.asarray(obs), jnp.asarray(reset)
         if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:
