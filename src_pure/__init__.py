@@ -8,9 +8,9 @@ def load_policy(folder):
     act(key, carry, obs, reset) -> (carry, action [B]): obs [B, ...] as the task shows them, reset [B] bool: obs starts
     an episode, so what the memory holds is cleared first; sampled with a typed key, greedy where key is None
 
-    Both may be called inside jit, vmap and scan. Raises FileNotFoundError where no policy is, CheckpointError for one
-    that is damaged, of another format or of another version of its model, ConfigError for a configuration that is none
-    any more.
+    Both may be called inside jit, vmap and scan, also in a 64-bit program: obs may be float64, carry and action have 32
+    bits. Raises FileNotFoundError where no policy is, CheckpointError for one that is damaged, of another format or of
+    another version of its model, ConfigError for a configuration that is none any more.
     """
     from src_pure.runs import policies  # here, so that importing the package costs nothing
 

@@ -18,6 +18,7 @@ from src_pure.algos.ppo import PPO
 from src_pure.models.base import MemoryModel, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
+from src_pure.ops.precision import in_32_bits
 from src_pure.train import make_train
 from src_pure.types import Actor, Array, Carry, Key, Learner, Params, Timestep, TrainState
 
@@ -223,6 +224,7 @@ FORM = "the carry keeps its form"
 RATIO = "PPO's ratio stays 1 without learning"
 
 
+@in_32_bits
 def check_model(model: MemoryModel, num_steps: int | None = None) -> list[Check]:
     """One check for each promise. A carry that changes its form cannot be run: all else has failed then."""
     s = subject(model, num_steps)

@@ -9,6 +9,7 @@ from jax import lax
 from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
+from src_pure.ops.precision import in_32_bits
 from src_pure.train import episode_sums, policy_step
 from src_pure.types import Actor, Array, Key, Metrics, Params
 
@@ -20,6 +21,7 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
     The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: episodes cut off after max_steps.
     """
 
+    @in_32_bits
     def evaluate(key: Key, params: Params, greedy: Array | bool) -> Metrics:
         key_reset, key_run = jax.random.split(key)
         env_state, timestep = env.reset(key_reset)

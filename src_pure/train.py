@@ -13,6 +13,7 @@ from src_pure.algos.base import Algorithm, Apply
 from src_pure.envs.base import VecEnv
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
+from src_pure.ops.precision import in_32_bits
 from src_pure.types import (
     Actor,
     Array,
@@ -40,6 +41,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """
     apply = policy.apply
 
+    @in_32_bits
     def init(key: Key, algo: Algorithm) -> TrainState:
         key_params, key_env, key_run = jax.random.split(key, 3)
         env_state, timestep = env.reset(key_env)
@@ -48,6 +50,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         learner = Learner(params, algo.optimizer().init(params))
         return TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
 
+    @in_32_bits
     def update(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
         key, key_rollout, key_learn, key_refresh = jax.random.split(state.key, 4)
         params, start = state.learner.params, state.actor
@@ -137,6 +140,7 @@ def init_runs(init: InitFn, keys: Key, algo: Algorithm) -> TrainState:
     return lax.map(lambda x: init(*x), (keys, algo))
 
 
+@in_32_bits
 def run_updates(
     update: UpdateFn, state: TrainState, algo: Algorithm, num_updates: Array, max_updates: int
 ) -> tuple[TrainState, Metrics]:

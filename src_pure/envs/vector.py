@@ -9,6 +9,7 @@ from jax import lax
 
 from src_pure.envs.base import Environment, EnvParams, EnvState
 from src_pure.envs.spaces import Space
+from src_pure.ops.precision import in_32_bits
 from src_pure.types import Array, Key, Timestep
 
 Truncation = Literal["terminate", "bootstrap"]
@@ -67,6 +68,7 @@ class VectorEnv:
     def action_space(self) -> Space:
         return self.env.action_space(self.params)
 
+    @in_32_bits
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
         """(state, timestep) with every environment at the start of an episode; a pool holds these, all taken."""
         episodes = self._new_episodes(key, self.num_envs)
@@ -79,12 +81,14 @@ class VectorEnv:
         info = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
         return state, Timestep(obs, ~no, zero, no, no, no, no, info)
 
+    @in_32_bits
     def refresh(self, key: Key, state: VectorState) -> VectorState:
         """The state with a new pool, for the coming rollout; as it is where there is none."""
         if self.resets != "pool":
             return state
         return state._replace(pool=Pool(self._new_episodes(key, self.num_envs), jnp.int32(0)))
 
+    @in_32_bits
     def step(self, key: Key, state: VectorState, action: Array) -> tuple[VectorState, Timestep]:
         """(state, timestep) after action [B] or [B, A]; episodes that ended are started anew.
 

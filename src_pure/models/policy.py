@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from src_pure.models.layers import dense
+from src_pure.ops.precision import in_32_bits
 from src_pure.types import Array, Carry, Gaussian, PolicyOutput, PositiveInt
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
@@ -27,10 +28,12 @@ class ActorCritic(nn.Module):
     head_activation: Literal["tanh", "relu"] = "tanh"
     continuous: bool = False
 
+    @in_32_bits
     def initialize_carry(self, batch_size: int) -> Carry:
         return self.memory.initialize_carry(batch_size)
 
     @nn.compact
+    @in_32_bits
     def __call__(self, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
         carry, x = self.memory(carry, self.encoder(obs), reset)
         activation = ACTIVATIONS[self.head_activation]

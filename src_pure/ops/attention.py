@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from src_pure.ops.gradients import define_gradient
 from src_pure.types import Array
 
 BLOCK = 64  # queries scored at once against the M + BLOCK tokens they may see: bounds what the band wastes
@@ -153,7 +154,7 @@ def _project_all_backward(residuals, d_out):
     return None, d_tokens, d_kernel
 
 
-_project_all.defvjp(_project_all_forward, _project_all_backward)
+define_gradient(_project_all, _project_all_forward, _project_all_backward)
 
 
 def _rotate(memory: Array, shift: Array) -> Array:
@@ -211,7 +212,7 @@ def _masked_mean_backward(residuals, d_out):
     return d_queries, d_keys, d_values, None if no_scores is None else d_scores, None
 
 
-_masked_mean.defvjp(_masked_mean_forward, _masked_mean_backward)
+define_gradient(_masked_mean, _masked_mean_forward, _masked_mean_backward)
 
 
 @jax.custom_vjp
@@ -243,4 +244,4 @@ def _position_scores_backward(residuals, d_scores):
     return jnp.einsum("hbte,ehk->hbtk", by_distance, distances), d_distances
 
 
-_position_scores.defvjp(_position_scores_forward, _position_scores_backward)
+define_gradient(_position_scores, _position_scores_forward, _position_scores_backward)

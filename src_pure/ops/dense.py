@@ -3,6 +3,7 @@
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from src_pure.ops.gradients import define_gradient
 from src_pure.types import Array
 
 SAVED = "saved"  # name of what a rematerialised layer should save of its products and recurrences, not run again
@@ -29,4 +30,4 @@ def _product_backward(residuals, d_out):
     return d_out @ kernel.T, d_kernel
 
 
-product.defvjp(_product_forward, _product_backward)
+define_gradient(product, _product_forward, _product_backward)

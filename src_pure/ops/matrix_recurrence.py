@@ -17,10 +17,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
-from src_pure.ops.dense import SAVED
-from src_pure.ops.recurrence import chunks, factor_chunks, unchunk
 from src_pure.types import Array
 
 
@@ -53,7 +50,7 @@ class Factored(NamedTuple):
 
 
 class FactoredInputs(NamedTuple):
-    keep: Array  # [T, B], constant: no gradient
+    keep: Array  # [T, B]
     row_gate: Array  # b [T, B, H, D]
     column_gate: Factored  # g
     value: Array  # [T, B, H, D]
@@ -104,32 +101,3 @@ def scan_readout(state: MatrixState, inputs: FactoredInputs, decay: Decay) -> tu
 
     factors = lax.optimization_barrier(multiply_out(inputs))  # else XLA multiplies a vector out for each row of C
     return lax.scan(step, state, factors)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Gradients chunk by chunk, from the state before each
-
-
-def chunked_forward(chunk, state, inputs):
-    """((last state, readout), residuals), where (last state, readout) = chunk(state, inputs of L steps)."""
-
-    def step(state, x):
-        last, readout = chunk(state, x)
-        return last, (state, readout)
-
-    last, (starts, readout) = checkpoint_name(lax.scan(step, state, factor_chunks(inputs)), SAVED)
-    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
-
-
-def chunked_backward(chunk_pullback, residuals, cotangents):
-    """Cotangents of state and inputs, where chunk_pullback(start, inputs, d_last, d_readout) gives those of L steps."""
-    (starts, inputs), (d_last, d_readout) = residuals, cotangents
-    num_steps = inputs.keep.shape[0]
-
-    def step(d_state, x):
-        start, inputs, d_readout = x
-        return chunk_pullback(start, inputs, d_state, d_readout)
-
-    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
-    d_first, d_inputs = lax.scan(step, d_last, split, reverse=True)
-    return d_first, unchunk(d_inputs, num_steps)._replace(keep=None)

@@ -15,19 +15,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from src_pure.ops.gradients import define_gradient
 from src_pure.ops.matrix_recurrence import (
     FactoredInputs,
     MatrixFactors,
     MatrixState,
     Readout,
-    chunked_backward,
-    chunked_forward,
     column_decay,
     einsum,
     multiply_out,
     outer,
     scan_readout,
 )
+from src_pure.ops.recurrence import chunked_backward, chunked_forward, derived_pullback
 from src_pure.types import Array
 
 
@@ -102,8 +102,8 @@ def product_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixS
     return scan_readout(state, inputs, product_decay)
 
 
-def _product_pullback(start, inputs, d_state, d_readout):
-    return jax.vjp(_product_chunk, start, inputs)[1]((d_state, d_readout))
-
-
-product_readout.defvjp(partial(chunked_forward, _product_chunk), partial(chunked_backward, _product_pullback))
+define_gradient(
+    product_readout,
+    partial(chunked_forward, _product_chunk),
+    partial(chunked_backward, partial(derived_pullback, _product_chunk)),
+)

@@ -15,6 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from src_pure.ops.dense import SAVED
+from src_pure.ops.gradients import define_gradient
 from src_pure.types import Array
 
 CHUNK = 16  # steps between two stored states; inside a chunk the backward pass recomputes them
@@ -54,7 +55,7 @@ def _linear_recurrence_backward(residuals, cotangent):
     return d_initial, d_inputs * previous, d_inputs
 
 
-linear_recurrence.defvjp(_linear_recurrence_forward, _linear_recurrence_backward)
+define_gradient(linear_recurrence, _linear_recurrence_forward, _linear_recurrence_backward)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ def scan_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Arr
 
 @jax.custom_vjp
 def chunked_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
-    """As `scan_outer_readout`; the gradient keeps one state in every CHUNK steps. `keep` and `phase` are constants."""
+    """As `scan_outer_readout`; the gradient keeps one state in every CHUNK steps."""
     return scan_outer_readout(state, factors)
 
 
@@ -139,28 +140,39 @@ def factor_chunks(factors):
     return split._replace(keep=chunks(factors.keep - 1.0, num_steps) + 1.0)
 
 
-def _outer_readout_forward(state, factors):
-    def chunk(state, x):
-        last, readout = scan_outer_readout(state, x)
+def chunked_forward(chunk, state, inputs):
+    """((last state, readout), residuals), where (last state, readout) = chunk(state, inputs of L steps)."""
+
+    def step(state, x):
+        last, readout = chunk(state, x)
         return last, (state, readout)
 
-    last, (starts, readout) = checkpoint_name(lax.scan(chunk, state, factor_chunks(factors)), SAVED)
-    return (last, unchunk(readout, factors.keep.shape[0])), (starts, factors)
+    last, (starts, readout) = checkpoint_name(lax.scan(step, state, factor_chunks(inputs)), SAVED)
+    return (last, unchunk(readout, inputs.keep.shape[0])), (starts, inputs)
 
 
-def _outer_readout_backward(residuals, cotangents):
-    starts, factors = residuals
-    d_last, d_readout = cotangents
-    num_steps = factors.keep.shape[0]
+def chunked_backward(chunk_pullback, residuals, cotangents):
+    """Cotangents of state and inputs, where chunk_pullback(start, inputs, d_last, d_readout) gives those of L steps."""
+    (starts, inputs), (d_last, d_readout) = residuals, cotangents
+    num_steps = inputs.keep.shape[0]
 
-    def chunk(d_state, x):
-        start, factors, d_readout = x
-        _, previous = lax.scan(lambda state, x: (_advance(state, x), state), start, factors)
-        return lax.scan(_outer_readout_reverse_step, d_state, (previous, factors, d_readout), reverse=True)
+    def step(d_state, x):
+        start, inputs, d_readout = x
+        return chunk_pullback(start, inputs, d_state, d_readout)
 
-    inputs = (starts, factor_chunks(factors), chunks(d_readout, num_steps))
-    d_first, d_factors = lax.scan(chunk, d_last, inputs, reverse=True)
-    return d_first, Factors(None, None, *unchunk(d_factors, num_steps))
+    split = (starts, factor_chunks(inputs), chunks(d_readout, num_steps))
+    d_first, d_inputs = lax.scan(step, d_last, split, reverse=True)
+    return d_first, unchunk(d_inputs, num_steps)
+
+
+def derived_pullback(chunk, start, inputs, d_last, d_readout):
+    """The chunk_pullback that differentiation makes of a chunk: gradients of all that it was given."""
+    return jax.vjp(chunk, start, inputs)[1]((d_last, d_readout))
+
+
+def _outer_readout_pullback(start, factors, d_last, d_readout):
+    _, previous = lax.scan(lambda state, x: (_advance(state, x), state), start, factors)
+    return lax.scan(_outer_readout_reverse_step, d_last, (previous, factors, d_readout), reverse=True)
 
 
 def _outer_readout_reverse_step(d_state, x):
@@ -174,7 +186,9 @@ def _outer_readout_reverse_step(d_state, x):
     d_key = sum(_per_state(phase) * d for phase, d in zip(f.phase, d_state, strict=True))
     d_gate = -_per_state(f.keep) * sum(d * s for d, s in zip(d_state, previous, strict=True))
     d_query, d_key, d_gate = lax.optimization_barrier((d_query, d_key, d_gate))
-    factors = (
+    factors = Factors(
+        None,
+        None,
         *_outer_cotangents(d_gate, f.gate_row, f.gate_column),
         *_outer_cotangents(d_key, f.key_row, f.key_column),
         *_outer_cotangents(d_query, f.query_row, f.query_column),
@@ -188,7 +202,12 @@ def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Arra
     return d_row, d_column
 
 
-chunked_outer_readout.defvjp(_outer_readout_forward, _outer_readout_backward)
+define_gradient(
+    chunked_outer_readout,
+    partial(chunked_forward, scan_outer_readout),
+    partial(chunked_backward, _outer_readout_pullback),  # keep and phase are constants mostly
+    partial(chunked_backward, partial(derived_pullback, scan_outer_readout)),
+)
 
 
 def associative_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
@@ -262,4 +281,4 @@ def _recurrent_backward(cell, residuals, cotangents):
     return d_kernel, d_recurrent.sum((0, 1)), d_initial, d_inputs, None
 
 
-recurrent_scan.defvjp(_recurrent_forward, _recurrent_backward)
+define_gradient(recurrent_scan, _recurrent_forward, _recurrent_backward)

@@ -16,20 +16,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from src_pure.ops.gradients import define_gradient
 from src_pure.ops.matrix_recurrence import (
     FactoredInputs,
     MatrixFactors,
     MatrixState,
     Readout,
-    chunked_backward,
-    chunked_forward,
     column_decay,
     einsum,
     multiply_out,
     outer,
     scan_readout,
 )
-from src_pure.ops.recurrence import linear_recurrence
+from src_pure.ops.recurrence import chunked_backward, chunked_forward, derived_pullback, linear_recurrence
 from src_pure.types import Array
 
 
@@ -48,7 +47,8 @@ def _released_pullback(start, inputs, d_state, d_readout):
     _, denominator_pullback = jax.vjp(_denominator, start.normaliser, factors)
     d_normaliser, d_factors = denominator_pullback((d_state.normaliser, d_readout.denominator))
     d_matrix, of_numerator = _numerator_pullback(start.matrix, factors, d_state.matrix, d_readout.numerator)
-    return MatrixState(d_matrix, d_normaliser), pullback(jax.tree.map(jnp.add, d_factors, of_numerator))[0]
+    (d_inputs,) = pullback(jax.tree.map(jnp.add, d_factors, of_numerator))
+    return MatrixState(d_matrix, d_normaliser), d_inputs._replace(keep=None)
 
 
 def _denominator(normaliser: Array, x: MatrixFactors) -> tuple[Array, Array]:
@@ -135,6 +135,11 @@ def _dot(x: Array, y: Array) -> Array:
     return (x * y).sum(-1, keepdims=True)
 
 
-released_readout.defvjp(
-    partial(chunked_forward, partial(scan_readout, decay=released_decay)), partial(chunked_backward, _released_pullback)
+_released_scan = partial(scan_readout, decay=released_decay)
+
+define_gradient(
+    released_readout,
+    partial(chunked_forward, _released_scan),
+    partial(chunked_backward, _released_pullback),
+    partial(chunked_backward, partial(derived_pullback, _released_scan)),
 )

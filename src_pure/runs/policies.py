@@ -19,6 +19,7 @@ from src_pure.build import ConfigError, Experiment, build
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CheckpointError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
+from src_pure.ops.precision import in_32_bits
 from src_pure.runs import parquet
 from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
 from src_pure.runs.folder import read_file, refuse_odd
@@ -152,6 +153,7 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
         carry, output = policy_step(policy.apply, params, carry, obs, reset)
         return carry, distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
 
+    @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
         obs, reset = jnp.asarray(obs), jnp.asarray(reset)
         if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from src_pure.build import ConfigError, Experiment
 from src_pure.envs.history import WithHistory
 from src_pure.ops import distribution
+from src_pure.ops.precision import in_32_bits
 from src_pure.train import policy_step
 from src_pure.types import Key, Params
 
@@ -41,6 +42,7 @@ def player(
         logits, value = jax.tree.map(lambda x: x[0], output)
         return carry, distribution.mode(logits) if greedy else distribution.sample(key, logits), value
 
+    @in_32_bits
     def play(key: Key) -> list[Image.Image]:
         key_reset, key = jax.random.split(key)
         obs, state = reset(key_reset, env_params)
