@@ -21,6 +21,7 @@ from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Resets, Truncation, VectorEnv
+from src_pure.errors import ConfigError
 from src_pure.models.policy import ActorCritic
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -28,10 +29,6 @@ CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
 COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
-
-
-class ConfigError(ValueError):
-    """Wrong input, said in one line: what was wanted, what was found, what to change."""
 
 
 DERIVED = {"algo.num_steps": "num_steps", "algo.num_updates": "total_steps"}  # set from these, never by themselves

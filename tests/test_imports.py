@@ -1,6 +1,6 @@
 """Imports go down only.
 
-types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
+types, errors <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
 """
 
 import ast
@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src_pure"
 BELOW = {
     "types": set(),
+    "errors": set(),
     "ops": {"types"},
     "envs": {"types", "ops"},
     "models": {"types", "ops"},
@@ -19,9 +20,9 @@ BELOW = {
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train"}
-BELOW["build"] = BELOW["train"]
+BELOW["build"] = BELOW["train"] | {"errors"}
 BELOW["usage"] = {"build"}
-BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build"}
+BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build", "errors"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 
 

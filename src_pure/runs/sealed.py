@@ -16,11 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from src_pure.errors import CANNOT_WRITE, WRONG_INPUT, one_line
+
 DIGESTS = "sha256.json"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint, a policy taken out of one or a table that cannot be written or used, in one line."""
+
+    exit_code = WRONG_INPUT
+
+
+class WriteError(CheckpointError):
+    """One that cannot be written."""
+
+    exit_code = CANNOT_WRITE
 
 
 class DamagedError(CheckpointError):
@@ -45,7 +55,7 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"cannot write {path}: {one_line(error)}") from error
+        raise WriteError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def unsealed(path: Path, kind: str, version: int) -> dict[str, Any]:
@@ -80,12 +90,6 @@ def digests(path: Path) -> dict[str, str]:
             with item.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def one_line(error: object, limit: int = 300) -> str:
-    """The message in one line, its middle left out where it is too long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def flush(path: Path) -> None:
