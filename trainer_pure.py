@@ -147,15 +147,23 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     """Prints what came out, on fresh evaluation episodes."""
     for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
         metric = main_metric(scores)
-        score = scores[metric]
-        unfinished = summary["final_unfinished_episodes"][mode]
-        cut_off = f", {unfinished:,} more were cut off at evaluation.max_steps" if unfinished else ""
-        mean = f"{score['mean']:.3f}" if score["episodes"] else "missing"
-        low, high = score["interval"] or (None, None)
-        interval = f", 95% interval over runs {low:.3f} to {high:.3f}" if low is not None else ""
-        print(f"{metric} ({mode} policy): {mean} over {score['episodes']:,} fresh episodes{interval}{cut_off}")
+        print(f"{metric} ({mode} policy): {score_line(metric, scores[metric])}")
     speed = f"{summary['steps_per_second']:,.0f} steps/s, compiled in {summary['compile_seconds']:.0f} s"
     print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
+
+
+def score_line(metric: str, score: dict[str, Any]) -> str:
+    """A final score with what it is made of."""
+    if score["mean"] is None:
+        return "missing, it is not a number in any run"
+    line = f"{score['mean']:.3f} over {score['episodes']:,} fresh episodes"
+    if score["unfinished"]:
+        counted = "not solved" if metric == "success_rate" else "far as they came"
+        line += f", {score['unfinished']:,} of them cut off at evaluation.max_steps and counted as {counted}"
+    if score["interval"]:
+        low, high = score["interval"]
+        line += f"; 95% t-interval over {score['runs']} runs {low:.3f} to {high:.3f}"
+    return line
 
 
 def command_line(arguments: Sequence[str]) -> int:

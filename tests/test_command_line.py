@@ -65,9 +65,29 @@ def test_summary(run):
     assert summary["episodes_in_shared_worlds"] == 0
     score = summary["final"]["success_rate"]
     assert score["episodes"] == 16
-    assert score["runs"] == 2
+    assert score["runs"] == 2 and score["unfinished"] == 0
     low, high = score["interval"]
     assert low <= score["mean"] <= high
+
+
+def test_a_checkpoint_has_a_score_if_each_run_had_enough_episodes(run):
+    episodes = pd.read_parquet(run / "metrics.parquet").groupby("run")["episodes"].sum()
+    description = json.loads((run / "checkpoints" / "10" / "checkpoint.json").read_text())
+    assert description["config"]["checkpoint"]["min_episodes"] == 100
+    assert (description["score"] is None) == (episodes.min() < 100)
+
+
+def test_a_score_says_what_it_is_made_of():
+    score = {"mean": 0.5, "interval": None, "episodes": 256, "unfinished": 0, "runs": 1}
+    line = trainer_pure.score_line
+    assert line("success_rate", score) == "0.500 over 256 fresh episodes"
+    score |= {"interval": [0.25, 0.75], "runs": 3, "unfinished": 12}
+    assert line("success_rate", score) == (
+        "0.500 over 256 fresh episodes, 12 of them cut off at evaluation.max_steps and counted as not solved; "
+        "95% t-interval over 3 runs 0.250 to 0.750"
+    )
+    assert "counted as far as they came" in line("episode_return", score)
+    assert line("episode_return", score | {"mean": None}) == "missing, it is not a number in any run"
 
 
 def test_config_alone_reproduces_the_run(run, tmp_path):

@@ -60,7 +60,7 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     start = time.perf_counter()
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
-    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, settings.evaluation.max_steps)
+    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
     # whatever total_steps is, segments are one program: a training that was continued equals an unbroken one
     max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
 
@@ -209,10 +209,11 @@ def _checkpoint_due(settings: Settings, progress: Progress) -> bool:
 
 def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, experiment: Experiment) -> None:
     """Hands a checkpoint of where training stands to the thread that writes it."""
+    checkpoint = experiment.settings.checkpoint
     checkpoints.save(
         state,
         progress.done,
-        score=mean_score(progress.unsaved, experiment.settings.checkpoint.metric),
+        score=mean_score(progress.unsaved, checkpoint.metric, checkpoint.min_episodes),
         seconds=progress.seconds_before + progress.elapsed,
         wall_seconds=progress.wall_seconds(),
         config=experiment.config,
@@ -237,7 +238,7 @@ def _summary(
     """What summary.json says: `final` are the scores of the sampled policy at the end, none where no run came to it."""
     settings = experiment.settings
     evaluated = run_dir.evaluation.rows
-    evaluation = pd.DataFrame(columns=["update", "mode", "unfinished"]) if evaluated is None else evaluated.to_pandas()
+    evaluation = pd.DataFrame(columns=["update", "mode"]) if evaluated is None else evaluated.to_pandas()
     evaluation = evaluation[evaluation["update"] == settings.num_updates]
     scores = final_scores(evaluation)
     env_steps = progress.done * settings.steps_per_update
@@ -255,7 +256,6 @@ def _summary(
         "final": scores.get("sampled", {}),
         "final_greedy": scores.get("greedy", {}),
         "episodes_in_shared_worlds": round(shared.sum()),
-        "final_unfinished_episodes": evaluation.groupby("mode")["unfinished"].sum().to_dict(),
         "versions": versions(),
         "commit": git_commit(),
     }
