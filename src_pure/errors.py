@@ -17,7 +17,8 @@ from types import TracebackType
 WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
 LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
 # what the system says of a path that was not meant; anything else, such as a full disk, is the machine's state
-WRONG_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+WRONG_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class ConfigError(ValueError):
@@ -80,7 +81,8 @@ def guarded(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
 def exit_code(error: BaseException) -> int | None:
     """The exit code that an error stands for; None for a bug."""
     if isinstance(error, OSError):
-        return getattr(error, "exit_code", WRONG_INPUT if error.errno in WRONG_PATH else CANNOT_WRITE)
+        wrong = isinstance(error, WRONG_PATH) or error.errno in WRONG_NAME
+        return getattr(error, "exit_code", WRONG_INPUT if wrong else CANNOT_WRITE)
     if isinstance(error, MemoryError):
         return CANNOT_WRITE
     if isinstance(error, KeyboardInterrupt):

@@ -19,7 +19,7 @@ BELOW = {
 }
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
-BELOW["conformance"] = BELOW["train"] | {"train"}
+BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["build"] = BELOW["train"] | {"errors"}
 BELOW["usage"] = {"build"}
 BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build", "errors"}
