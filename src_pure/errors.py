@@ -27,6 +27,22 @@ class ConfigError(ValueError):
     exit_code = WRONG_INPUT
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint, a policy taken out of one, or a table that cannot be written or used."""
+
+    exit_code = WRONG_INPUT
+
+
+class CannotWriteError(CheckpointError):
+    """A checkpoint or a policy that could not be put on disk."""
+
+    exit_code = CANNOT_WRITE
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint, a policy or a table whose content was read and is not what was written."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are ConfigErrors."""
 

@@ -7,9 +7,18 @@ import sys
 
 import pytest
 
-from src_pure.build import ConfigError
-from src_pure.errors import CANNOT_WRITE, INTERRUPTED, WRONG_INPUT, Parser, between, guarded, one_line
-from src_pure.runs.sealed import DamagedError, WriteError
+from src_pure.errors import (
+    CANNOT_WRITE,
+    INTERRUPTED,
+    WRONG_INPUT,
+    CannotWriteError,
+    ConfigError,
+    DamagedError,
+    Parser,
+    between,
+    guarded,
+    one_line,
+)
 from tests.conftest import REPOSITORY
 
 
@@ -18,7 +27,7 @@ from tests.conftest import REPOSITORY
     [
         (ConfigError("a must be\n1"), WRONG_INPUT, "a must be 1"),
         (DamagedError("a is damaged"), WRONG_INPUT, "a is damaged"),
-        (WriteError("cannot write a"), CANNOT_WRITE, "cannot write a"),
+        (CannotWriteError("cannot write a"), CANNOT_WRITE, "cannot write a"),
         (FileNotFoundError("no run folder a"), WRONG_INPUT, "no run folder a"),
         (OSError(errno.ENOTDIR, "Not a directory", "a/b"), WRONG_INPUT, "a/b: Not a directory"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 20_000), WRONG_INPUT, "a" * 5000 + " ... "),

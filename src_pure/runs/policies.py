@@ -15,11 +15,11 @@ import numpy as np
 from flax import serialization
 
 from src_pure.build import Experiment, Settings, build
-from src_pure.errors import ConfigError, one_line
+from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, one_line
 from src_pure.ops import distribution
 from src_pure.runs.checkpoint import Checkpoint, RemovedError, filled, latest
 from src_pure.runs.rundir import ParquetTable, RunDir, main_metric, over_episodes
-from src_pure.runs.sealed import CheckpointError, WriteError, sealing, unsealed
+from src_pure.runs.sealed import sealing, unsealed
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
@@ -43,7 +43,7 @@ def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: in
     try:
         with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
-    except WriteError as error:
+    except CannotWriteError as error:
         if folder.exists():  # another process wrote it meanwhile
             raise already_there(folder) from error
         raise

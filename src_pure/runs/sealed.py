@@ -16,30 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src_pure.errors import CANNOT_WRITE, WRONG_INPUT, one_line
+from src_pure.errors import CannotWriteError, CheckpointError, DamagedError, one_line
 
 DIGESTS = "sha256.json"
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint, a policy taken out of one or a table that cannot be written or used, in one line."""
-
-    exit_code = WRONG_INPUT
-
-
-class WriteError(CheckpointError):
-    """One that cannot be written."""
-
-    exit_code = CANNOT_WRITE
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint, a policy or a table that is not what was written."""
-
-
 @contextmanager
 def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CheckpointError.
+    """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CannotWriteError.
 
     Its parents are not made: a folder that vanished is not made again.
     """
@@ -55,7 +39,7 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
-        raise WriteError(f"cannot write {path}: {one_line(error)}") from error
+        raise CannotWriteError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def unsealed(path: Path, kind: str, version: int) -> dict[str, Any]:

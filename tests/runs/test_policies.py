@@ -21,6 +21,7 @@ from src_pure import load_actor_critic, load_policy
 from src_pure.build import ConfigError, build, compose
 from src_pure.ops import distribution
 from src_pure.runs import loop, sealed
+from src_pure.runs import policies as policies_module
 from src_pure.runs.checkpoint import Checkpoint, named_arrays, read
 from src_pure.runs.policies import export_policy, newest_checkpoint, params_of, read_params, warm_start
 from src_pure.runs.sealed import CheckpointError, digests
@@ -127,8 +128,8 @@ def test_memory_is_cleared_where_an_episode_starts(policies):
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory):
     """The policy of a PointRobot, whose actions lie within 0.1 while those drawn spread by 1, and its experiment."""
-    config = ["task=gymnax", "task.env_name=PointRobot-misc", "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]
-    experiment = build(compose([*config, "observation.last_action=true"]))
+    task = ["task=gymnax", "task.env_name=PointRobot-misc", "observation.last_action=true"]
+    experiment = build(compose([*task, "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]))
     params = jax.tree.map(lambda x: 0.1 * np.ones((1, *x.shape), x.dtype), params_of(experiment))
     folder = tmp_path_factory.mktemp("robot") / "policy"
     arrays = {f"learner.params.{name}": x for name, x in named_arrays(params).items()}
@@ -230,6 +231,29 @@ def test_wrong_options_are_one_line_and_write_nothing(unbroken, capsys, options,
     found = capsys.readouterr().err
     assert found.startswith(f"error: {error.format(run=unbroken)}") and found.count("\n") == 1
     assert sorted(unbroken.rglob("*")) == before
+
+
+def test_what_a_killed_export_left_is_not_in_the_way(unbroken, tmp_path):
+    """Nor is what another process writes at the moment."""
+    partial = tmp_path / ".policy.partial"
+    partial.mkdir()
+    assert export.main([str(unbroken), "run=0", f"out={tmp_path / 'policy'}"]) == 0
+    assert read_params(tmp_path / "policy")[0] and partial.exists()
+
+
+def test_an_export_that_another_one_was_faster_than_is_refused(unbroken, tmp_path, monkeypatch, capsys):
+    """In one line, and the first policy stays whole."""
+    out, serialize = tmp_path / "policy", policies_module.serialization.msgpack_serialize
+
+    def meanwhile(params):
+        monkeypatch.undo()
+        assert export.main([str(unbroken), "run=1", f"out={out}"]) == 0
+        return serialize(params)
+
+    monkeypatch.setattr(policies_module.serialization, "msgpack_serialize", meanwhile)
+    assert export.main([str(unbroken), "run=0", f"out={out}"]) == 2
+    assert f"error: {out} is there already; choose another out=FOLDER or delete it\n" == capsys.readouterr().err
+    assert read_params(out)[0]["run"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_path, capsys):
