@@ -20,8 +20,8 @@ def interval(
         t = (mean - true mean) / se,  g(t) = t + a t^2 / 3 + a^2 t^3 / 27 + a / 6
 
     with a = third central moment of the mean / se^3. g(t) is closer to Student's t than t is where values are skewed,
-    such as success rates near 1. The percentile bootstrap is too short for few runs: of its 95 % intervals 52 % hold
-    the mean of 2 runs, 83 % that of 5.
+    such as success rates near 1. The percentile bootstrap is too short for few runs: half of its 95 % intervals
+    of 2 normal runs hold the mean, 84 % of those of 5.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
