@@ -11,8 +11,6 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from src_pure.runs import rundir
-from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
 from tests.runs.frames import metrics_frame
 
@@ -38,9 +36,11 @@ def scripts():
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir.create(tmp_path / "run", "")
-    run.append_metrics(metrics_frame(range(1, 7)))
-    return run.path
+    """The metrics of a run folder."""
+    path = tmp_path / "run"
+    path.mkdir()
+    metrics_frame(range(1, 7)).to_parquet(path / "metrics.parquet")
+    return path
 
 
 def refused(main, command_line, capsys, code=2):
@@ -109,7 +109,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(scripts, run, monke
     def fail(_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(rundir.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert os.strerror(number) in refused(scripts["plot"], [run, "--bins", 3], capsys, code=4)
     assert picture.read_bytes() == before and os.listdir(picture.parent) == [picture.name]
 

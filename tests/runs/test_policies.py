@@ -22,7 +22,7 @@ from src_pure.build import ConfigError, build, compose
 from src_pure.ops import distribution
 from src_pure.runs import loop, sealed
 from src_pure.runs import policies as policies_module
-from src_pure.runs.checkpoint import Checkpoint, named_arrays, read
+from src_pure.runs.checkpoint import named_arrays, read
 from src_pure.runs.policies import export_policy, newest_checkpoint, params_of, read_params, warm_start
 from src_pure.runs.sealed import CheckpointError, digests
 from src_pure.train import init_runs, make_train, runs_of
@@ -126,14 +126,15 @@ def test_memory_is_cleared_where_an_episode_starts(policies):
 
 
 @pytest.fixture(scope="module")
-def robot(tmp_path_factory):
+def robot(unbroken, tmp_path_factory):
     """The policy of a PointRobot, whose actions lie within 0.1 while those drawn spread by 1, and its experiment."""
     task = ["task=gymnax", "task.env_name=PointRobot-misc", "observation.last_action=true"]
     experiment = build(compose([*task, "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]))
     params = jax.tree.map(lambda x: 0.1 * np.ones((1, *x.shape), x.dtype), params_of(experiment))
     folder = tmp_path_factory.mktemp("robot") / "policy"
     arrays = {f"learner.params.{name}": x for name, x in named_arrays(params).items()}
-    export_policy(Checkpoint(folder, 1, None, 0.0, 0.0, experiment.config), arrays, 0, folder)
+    checkpoint = read(unbroken / "checkpoints" / "10")._replace(config=experiment.config)
+    export_policy(checkpoint, arrays, 0, folder)
     return folder, experiment
 
 
@@ -253,7 +254,7 @@ def test_an_export_that_another_one_was_faster_than_is_refused(unbroken, tmp_pat
     monkeypatch.setattr(policies_module.serialization, "msgpack_serialize", meanwhile)
     assert export.main([str(unbroken), "run=0", f"out={out}"]) == 2
     assert f"error: {out} is there already; choose another out=FOLDER or delete it\n" == capsys.readouterr().err
-    assert read_params(out)[0]["run"] == 1 and len(list(tmp_path.iterdir())) == 1
+    assert json.loads((out / "policy.json").read_text())["run"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_path, capsys):
