@@ -1,133 +1,121 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
 Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the run folder cannot be written, 5 another
-process works on it, 75 stopped by a signal, 130 interrupted by Ctrl-C; docs/durability.md says more.
+process works on it, 6 the device failed, 75 stopped by a signal, 130 by Ctrl-C; docs/durability.md says more.
 """
 
-import argparse
 import logging
-import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
-from src_pure.device import device_error
-from src_pure.errors import CheckpointError, one_line
+from src_pure.build import CONFIG_FILE, Experiment, build, compose
+from src_pure.device import check_device, device_error
+from src_pure.errors import (
+    CannotWriteError,
+    CheckpointError,
+    Interrupted,
+    NumericalError,
+    Parser,
+    Preempted,
+    explained,
+    guarded,
+)
 from src_pure.models.policy import num_parameters
-from src_pure.runs.lock import LockedError
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
-from src_pure.runs.loop import NumericalError, train
+from src_pure.runs.loop import train
 from src_pure.runs.policies import params_of
-from src_pure.runs.preemption import Preempted, StopRequest, stop_on_signals
+from src_pure.runs.preemption import StopRequest, stop_on_signals
 from src_pure.runs.resume import Start, find_start, finished, opened
 from src_pure.runs.rundir import RunDir, main_metric
 from src_pure.usage import usage
 
-WRONG_INPUT, NOT_A_NUMBER, CANNOT_WRITE, LOCKED, INTERRUPTED = 2, 3, 4, 5, 130
-LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
 
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ConfigError(f"{message}; see --help")
-
-
+@guarded
 def main(arguments: Sequence[str]) -> int:
     """The exit code of the training that the command-line arguments describe."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
     parser.add_argument("overrides", nargs="*")
-    try:
-        options = parser.parse_intermixed_args(arguments)
-        config = compose(options.overrides, options.config)
-        experiment = build(config)
-    except (ConfigError, OSError) as error:
-        return stop(WRONG_INPUT, error)
+    options = parser.parse_intermixed_args(arguments)
+    config = compose(options.overrides, options.config)
+    check_device()
+    experiment = build(config)
     if options.help:
         print(usage(config))
         return 0
     with ExitStack() as stack:
         stop_request = stack.enter_context(stop_on_signals(experiment.settings.grace_seconds))
         path = experiment.settings.run_dir and Path(experiment.settings.run_dir)
-        try:
-            run_dir = stack.enter_context(opened(path, experiment))
+        run_dir = stack.enter_context(opened(path, experiment))
+        with stopped_in(run_dir.path, OSError, MemoryError):
             if finished(run_dir, experiment):
                 print(f"{experiment.name} is finished: everything is in {run_dir.path}")
-                return failed_code(run_dir.summary().model_dump())
+                raise_if_failed(run_dir.summary().model_dump())
+                return 0
             start = find_start(run_dir, experiment)
             for line in start.lines:
                 run_dir.log(line)
                 print(line, file=sys.stderr)
-        except LockedError as error:
-            return stop(LOCKED, error)
-        except (ConfigError, CheckpointError, FileExistsError, NotADirectoryError) as error:
-            return stop(WRONG_INPUT, error)
-        except (OSError, MemoryError) as error:
-            return stop(CANNOT_WRITE, stopped(path, error))
         stack.callback(run_dir.discard)
-        return run(experiment, config, run_dir, start, stop_request)
+        run(experiment, config, run_dir, start, stop_request)
+    return 0
 
 
 def run(
     experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Start, stop_request: StopRequest
-) -> int:
-    """The exit code of training an experiment in its run folder, from where it stands."""
+) -> None:
+    """Trains an experiment in its run folder, from where it stands, and prints what came out.
+
+    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError for what does not fit the device.
+    """
     settings = experiment.settings
     parameters = num_parameters(params_of(experiment))
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
     print(f"{experiment.name}, {parameters:,} parameters: {size} -> {run_dir.path}", flush=True)
     try:
-        with ExitStack() as stack:
+        with ExitStack() as stack, stopped_in(run_dir.path, OSError, CheckpointError):
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
             summary = train(experiment, run_dir, sinks, start, stop_request)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        error = device_error(error)
-        return stop(getattr(error, "exit_code", WRONG_INPUT), error)
-    except BrokenPipeError:
-        return stop(CANNOT_WRITE, f"standard output was closed; what was saved in {run_dir.path} stays")
-    except (ConnectionError, ConfigError) as error:
-        return stop(WRONG_INPUT, error)
-    except (CheckpointError, OSError) as error:
-        return stop(CANNOT_WRITE, stopped(run_dir.path, error))
+        raise device_error(error) from error
     except Preempted as error:
         run_dir.disposable = False
-        with suppress(OSError):  # it is told anyway
+        with suppress(OSError):  # it is said anyway
             run_dir.log(str(error))
-        return stop(error.exit_code, f"{error}; the same command with run_dir={run_dir.path} continues")
+        raise type(error)(f"{error}; the same command with run_dir={run_dir.path} continues") from error
     except NumericalError as error:
         with suppress(OSError):
             run_dir.log(f"error: {error}")
-        return stop(NOT_A_NUMBER, error)
-    except KeyboardInterrupt:
-        return stop(INTERRUPTED, f"interrupted; what was done is in {run_dir.path}")
+        raise
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; what was done is in {run_dir.path}") from error
     report(summary, run_dir)
-    return failed_code(summary)
+    raise_if_failed(summary)
 
 
-def failed_code(summary: dict[str, Any]) -> int:
-    """The exit code of a training that came to its end."""
-    failed = summary.get("failed", {})
-    if not failed:
-        return 0
-    listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
-    return stop(NOT_A_NUMBER, f"{len(failed)} of {summary['runs']} runs failed: {listed}")
+@contextmanager
+def stopped_in(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of these kinds in the block become a CannotWriteError that names the run folder."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise CannotWriteError(f"standard output was closed; what was saved in {path} stays") from error
+    except kinds as error:
+        raise CannotWriteError(f"stopped in {path}: {explained(error)}; what was saved before stays") from error
 
 
-def stopped(path: Path, error: Exception) -> str:
-    return f"stopped in {path}: {one_line(error)}; what was saved before stays"
-
-
-def stop(code: int, error: object) -> int:
-    """The exit code, explained in one line as far as anybody reads it."""
-    with suppress(OSError):
-        print(f"error: {one_line(error, limit=LONGEST_LINE)}", file=sys.stderr)
-    return code
+def raise_if_failed(summary: dict[str, Any]) -> None:
+    """Raises NumericalError with the runs of a training that came to its end without them."""
+    failed = summary["failed"]
+    if failed:
+        listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
+        raise NumericalError(f"{len(failed)} of {summary['runs']} runs failed: {listed}")
 
 
 def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> list[Sink]:
@@ -145,34 +133,27 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
     """Prints what came out, on fresh evaluation episodes."""
     for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
         metric = main_metric(scores)
-        score = scores[metric]
-        unfinished = summary["final_unfinished_episodes"][mode]
-        cut_off = f", {unfinished:,} more were cut off at evaluation.max_steps" if unfinished else ""
-        mean = f"{score['mean']:.3f}" if score["episodes"] else "missing"
-        low, high = score["interval"] or (None, None)
-        interval = f", 95% interval over runs {low:.3f} to {high:.3f}" if low is not None else ""
-        print(f"{metric} ({mode} policy): {mean} over {score['episodes']:,} fresh episodes{interval}{cut_off}")
+        print(f"{metric} ({mode} policy): {score_line(metric, scores[metric])}")
     speed = f"{summary['steps_per_second']:,.0f} steps/s, compiled in {summary['compile_seconds']:.0f} s"
     print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
 
 
-def command_line(arguments: Sequence[str]) -> int:
-    """The exit code of main, also where it is interrupted before it trains, or `--help | head -1` reads no further."""
-    code = 0
-    try:
-        code = main(arguments)
-        print(end="", flush=True)
-    except KeyboardInterrupt:
-        code = stop(INTERRUPTED, "interrupted")
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
-        if not isinstance(error, BrokenPipeError):
-            code = stop(CANNOT_WRITE, f"standard output cannot be written: {error}")
-    return code
+def score_line(metric: str, score: dict[str, Any]) -> str:
+    """A final score with what it is made of."""
+    if score["mean"] is None:
+        return "missing, it is not a number in any run"
+    line = f"{score['mean']:.3f} over {score['episodes']:,} fresh episodes"
+    if score["unfinished"]:
+        counted = "not solved" if metric == "success_rate" else "far as they came"
+        line += f", {score['unfinished']:,} of them cut off at evaluation.max_steps and counted as {counted}"
+    if score["interval"]:
+        low, high = score["interval"]
+        line += f"; 95% t-interval over {score['runs']} runs {low:.3f} to {high:.3f}"
+    return line
 
 
 if __name__ == "__main__":
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
-    sys.exit(command_line(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

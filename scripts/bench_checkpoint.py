@@ -5,16 +5,21 @@ longer the second takes is what one checkpoint costs: copying the state, for whi
 it beside the training, which is slower meanwhile. Both are the same compiled program in the same process.
 """
 
-import argparse
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from src_pure.build import build, compose
+from src_pure.errors import Parser, between, guarded
 from src_pure.runs.checkpoint import Checkpoints, named_arrays
 from src_pure.runs.identity import new_identity
 from src_pure.runs.loop import compile_program
@@ -85,14 +90,16 @@ def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10, help="pairs of stretches (10)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each stretch, longer than a write (3)")
+@guarded
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when all is measured."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=between(int, 1, 10_000), default=10, help="pairs of stretches (10)")
+    parser.add_argument(
+        "--seconds", type=between(float, 0.01, 600), default=3.0, help="of each stretch, longer than a write (3)"
+    )
     parser.add_argument("--only", choices=CASES, help="one case alone")
-    options = parser.parse_args()
-    if options.repeats < 1 or options.seconds <= 0:
-        parser.error("--repeats must be at least 1 and --seconds larger than 0")
+    options = parser.parse_args(command_line)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; overhead at one checkpoint every {INTERVAL} s")
     for name in [options.only] if options.only else CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +107,8 @@ def main() -> None:
             numbers = measure(bench, options.repeats, options.seconds)
             bench.checkpoints.close()
         print(f"{name:16}" + "".join(f"  {label} {value:,.2f}" for label, value in numbers.items()), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,16 +5,20 @@ task offers, in the same process. Medians of several calls after a warm-up; the 
 what else the machine does falls on all of them.
 """
 
-import argparse
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from jax import lax
 
 from src_pure.build import build, compose
 from src_pure.envs.vector import VectorEnv
+from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.types import Array, Key
 
 NUM_STEPS = 128
@@ -83,16 +87,16 @@ def prepare(env: VectorEnv, env_step: Callable) -> tuple[float, Callable[[], flo
     return compile_seconds, play
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=5, help="timed calls of 128 steps each (5)")
+@guarded
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when all is measured."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls of 128 steps each (5)")
     parser.add_argument("--only", default="", help="tasks whose name contains this")
-    options = parser.parse_args()
-    if options.calls < 1:
-        parser.error(f"--calls must be at least 1, got {options.calls}")
+    options = parser.parse_args(command_line)
     names = [name for name in CASES if options.only.lower() in name.lower()]
     if not names:
-        parser.error(f"--only must be part of one of: {'; '.join(CASES)}; got {options.only!r}")
+        raise ConfigError(f"--only must be part of one of: {'; '.join(CASES)}; got {options.only!r}")
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, random actions")
     print(f"{'':38}{'envs':>6}{'compile s':>10}{'steps/s':>12}{'of the baseline':>16}")
     for name in names:
@@ -109,7 +113,8 @@ def main() -> None:
             ratio = median[variant] / median["no resets"]
             label = f"{name}, {variant}"
             print(f"{label:38}{env.num_envs:6}{seconds:10.1f}{median[variant]:12,.0f}{ratio:16.2f}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,9 +7,12 @@ implementations' attention: the whole memory is projected to keys and values at 
 every token with all of memory and sequence.
 """
 
-import argparse
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
@@ -19,6 +22,7 @@ from bench_train import medians, prepare
 from jax import lax
 
 from src_pure.build import build, compose, known_names
+from src_pure.errors import Parser, between, guarded
 from src_pure.models import transformer_blocks
 from src_pure.models.policy import num_parameters
 from src_pure.ops.attention import MASKED, Reader
@@ -108,14 +112,14 @@ def prepare_training(name: str) -> tuple[float, float, Callable[[], float]]:
         return prepare([*CASES[name], *SETTINGS])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=5, help="timed calls (5)")
+@guarded
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when all is measured."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls (5)")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these alone")
     parser.add_argument("--skip-training", action="store_true", help="acting alone")
-    options = parser.parse_args()
-    if options.calls < 1:
-        parser.error(f"--calls must be at least 1, got {options.calls}")
+    options = parser.parse_args(command_line)
     prepared = {name: prepare_acting(name) for name in options.only}
     acting = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
     programs = {} if options.skip_training else {name: prepare_training(name) for name in options.only}
@@ -131,7 +135,8 @@ def main() -> None:
         for slow, fast in RATIOS:
             if slow in times and fast in times:
                 print(f"{what}, time of {slow} / {fast}: {times[slow] / times[fast]:.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,15 +5,19 @@ Compile time, environment steps per second (median of several calls after a warm
 process.
 """
 
-import argparse
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 
 from src_pure.build import build, compose
+from src_pure.errors import Parser, between, guarded
 from src_pure.runs.loop import training_keys
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 
@@ -63,13 +67,13 @@ def medians(calls: dict[str, Callable[[], float]], times: int) -> dict[str, floa
     return {name: statistics.median(values[1:]) for name, values in results.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=5, help="timed calls of one update each (5)")
+@guarded
+def main(command_line: Sequence[str] | None = None) -> int:
+    """0 when all is measured."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls of one update each (5)")
     parser.add_argument("--only", choices=CASES, help="one case alone")
-    options = parser.parse_args()
-    if options.calls < 1:
-        parser.error(f"--calls must be at least 1, got {options.calls}")
+    options = parser.parse_args(command_line)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, T-Maze v2, PPO, 128 steps, 4 epochs")
     print(f"{'':32}{'compile s':>10}{'steps/s':>10}{'temporaries MB':>16}")
     prepared = {name: prepare(CASES[name]) for name in ([options.only] if options.only else CASES)}
@@ -80,7 +84,8 @@ def main() -> None:
     for fast, slow in RATIOS:
         if fast in speed and slow in speed:
             print(f"{fast} / {slow}: {speed[fast] / speed[slow]:.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,31 +1,32 @@
 """bsuite's score of a sweep over its memory tasks: python scripts/bsuite_score.py RUN..."""
 
-import argparse
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from src_pure.envs.memory_chain import SWEEPS
+from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.runs.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, read_sweep
 
 
+@guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the score is printed, 2 for a wrong command line."""
-    parser = argparse.ArgumentParser(
+    """0 when the score is printed."""
+    parser = Parser(
         description="bsuite's score: the fraction of settings whose regret over the first "
         f"{NUM_EPISODES:,} episodes of training is below {SOLVED_BELOW} of that of guessing."
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder of task=bsuite, one or more each")
     options = parser.parse_args(command_line)
-    try:
-        if not options.runs:
-            raise ValueError("no run folder given: name those of a sweep, python scripts/bsuite_score.py RUN...")
-        if len({run.resolve() for run in options.runs}) < len(options.runs):
-            raise ValueError("the same run folder is given twice")
-        sweep = read_sweep(options.runs)
-    except (OSError, ValueError) as error:
-        print(f"bsuite_score.py: {error}", file=sys.stderr)
-        return 2
+    if not options.runs:
+        raise ConfigError("no run folder given: name those of a sweep, python scripts/bsuite_score.py RUN...")
+    if len({os.path.realpath(run) for run in options.runs}) < len(options.runs):
+        raise ConfigError("the same run folder is given twice")
+    sweep = read_sweep(options.runs)
     print(f"{'task':20}{'memory_length':>14}{'num_bits':>10}{'runs':>6}{'episodes':>10}{'regret ratio':>14}")
     for row in sweep.itertuples():
         print(f"{row.task:20}{row.memory_length:14}{row.num_bits:10}{row.runs:6}{row.episodes:10,}{row.regret:14.3f}")

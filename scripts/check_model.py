@@ -6,26 +6,28 @@
 With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
 """
 
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from src_pure.build import ConfigError, compose, instantiate
-from src_pure.conformance import NUM_STEPS, WINDOWS, ModelError, check_model
-from src_pure.errors import one_line
+from src_pure.build import compose, instantiate
+from src_pure.conformance import NUM_STEPS, WINDOWS, check_model
+from src_pure.errors import Parser, between, guarded
 
 TARGET = "model._target_"
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description="Checks what every memory model promises.")
+    parser = Parser(description="Checks what every memory model promises.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=NAME, model._target_=CLASS, model.KEY")
-    parser.add_argument(
-        "--steps", type=int, help=f"of a history (default: {WINDOWS} times model.memory_len, at least {NUM_STEPS})"
-    )
+    default = f"{WINDOWS} times model.memory_len, at least {NUM_STEPS}"
+    parser.add_argument("--steps", type=between(int, 2, 100_000), help=f"of a history (default: {default})")
     return parser.parse_args(command_line)
 
 
@@ -41,18 +43,12 @@ def model_component(overrides: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in component.items() if f"model.{key}" in keys}
 
 
+@guarded
 def main(command_line: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = arguments(command_line)
-    try:
-        component = model_component(options.overrides)
-        model = instantiate(component, "model", "initialize_carry")
-        if options.steps is not None and options.steps < 2:
-            raise ConfigError(f"--steps must be at least 2, got {options.steps}")
-        checks = check_model(model, options.steps)
-    except (ConfigError, ModelError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+    model = instantiate(model_component(options.overrides), "model", "initialize_carry")
+    checks = check_model(model, options.steps)
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:
         print(f"{check.name:38}{check.error:>10.1e}{check.tolerance:>11.1e}  {'pass' if check.passed else 'FAIL'}")

@@ -4,13 +4,16 @@ The parameters are those of the newest whole checkpoint. src_pure.load_policy(FO
 `python trainer_pure.py ... warm_start=FOLDER` starts another training from them.
 """
 
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src_pure.build import ConfigError
-from src_pure.errors import CheckpointError, one_line
+from src_pure.build import build
+from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
 
 OPTIONS = ("run", "metric", "out")
@@ -18,7 +21,7 @@ OPTIONS = ("run", "metric", "out")
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="The policy of one run of a training, in a small folder.",
         epilog="run=best (the default where there are several) is the one with the largest metric=NAME in the last "
         "evaluation, else success_rate or episode_return; out is <RUN>/policies/run_<N>_update_<U> by default",
@@ -42,14 +45,14 @@ def export(folder: Path, options: Sequence[str]) -> Path:
     chosen = parse(options)
     checkpoint, arrays, problems = newest_checkpoint(folder)
     for line in problems:
-        print(f"export.py: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
     only = checkpoint.config["num_seeds"] == 1 and "metric" not in chosen
     run = chosen.get("run", "0" if only else "best")
     if run == "best":
-        number, line = best_run(folder, chosen.get("metric"))
+        number, line = best_run(folder, chosen.get("metric"), build(checkpoint.config).settings)
         print(line)
-    elif not run.isdecimal() or "metric" in chosen:
-        raise ConfigError(f"run must be a number without metric=NAME, or best, got {' '.join(options)}")
+    elif not run.isdecimal() or len(run) > 10 or "metric" in chosen:
+        raise ConfigError(f"run must be best, or the number of a run without metric=NAME, got {' '.join(options)}")
     else:
         number = int(run)
     out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
@@ -57,14 +60,11 @@ def export(folder: Path, options: Sequence[str]) -> Path:
     return out
 
 
+@guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the policy is written, 2 for wrong input."""
+    """0 when the policy is written."""
     options = arguments(command_line)
-    try:
-        print(export(options.folder, options.options))
-    except (ConfigError, CheckpointError, OSError) as error:
-        print(f"export.py: {one_line(error)}", file=sys.stderr)
-        return 2
+    print(export(options.folder, options.options))
     return 0
 
 

@@ -1,6 +1,10 @@
 """Learning curves of one or more runs as a picture: python scripts/plot.py RUN... [--metric NAME]... [--out FILE]"""
 
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -8,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from src_pure.errors import DamagedError, one_line
+from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.runs.plotting import plot_curves, short_labels
 from src_pure.runs.rundir import main_metric, read_metrics
 
@@ -17,21 +21,26 @@ FORMATS = (".png", ".pdf", ".svg")
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description="Learning curves: mean over the runs of a folder, with its interval.")
+    parser = Parser(description="Learning curves: mean over the runs of a folder, with its interval.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several share one picture")
     parser.add_argument("--metric", action="append", help="column of metrics.parquet; again for another panel")
     parser.add_argument("--out", type=Path, help="picture to write (default: <first RUN>/plots/<metric>.png)")
-    parser.add_argument("--bins", "--smooth", type=int, default=50, help="points per curve; fewer are smoother (50)")
-    return parser.parse_args(command_line)
+    parser.add_argument(
+        "--bins", "--smooth", type=between(int, 1, 10_000), default=50, help="points per curve; fewer are smoother (50)"
+    )
+    options = parser.parse_args(command_line)
+    if len({os.path.realpath(run) for run in options.runs}) < len(options.runs):
+        raise ConfigError("the same run folder is given twice")
+    if options.out is not None and options.out.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--out must end in one of {', '.join(FORMATS)}, got {options.out}")
+    return options
 
 
-def check(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[str]:
-    """The metrics to draw; a ValueError says which options cannot be drawn."""
-    if len({run.resolve() for run in options.runs}) < len(options.runs):
-        raise ValueError("the same run folder is given twice")
+def metrics_of(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[str]:
+    """The metrics to draw; raises ConfigError for one that not every run has."""
     for run, frame in zip(options.runs, frames, strict=True):
         if missing := {"run", "env_steps", "episodes"} - set(frame):
-            raise ValueError(
+            raise ConfigError(
                 f"{run}/metrics.parquet has no columns {', '.join(sorted(missing))}: not one of this project"
             )
     known = [name for name in frames[0] if all(name in frame for frame in frames)]
@@ -40,26 +49,19 @@ def check(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[s
     for name in metrics:
         if name not in known:
             closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(name, known, n=1))
-            raise ValueError(f"not every run has a metric {name}{closest}; known: {', '.join(known)}")
-    if options.bins < 1:
-        raise ValueError(f"--bins must be at least 1, got {options.bins}")
-    if options.out is not None and options.out.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out must end in one of {', '.join(FORMATS)}, got {options.out}")
+            raise ConfigError(f"not every run has a metric {name}{closest}; known: {', '.join(known)}")
     return metrics
 
 
+@guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the picture is written, 2 for a wrong command line."""
+    """0 when the picture is written."""
     options = arguments(command_line)
-    try:
-        frames = [read_metrics(run) for run in options.runs]
-        metrics = check(frames, options)
-        out = options.out or options.runs[0] / "plots" / f"{'-'.join(metrics)}.png"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
-    except (DamagedError, OSError, ValueError) as error:
-        print(f"plot.py: {one_line(error)}", file=sys.stderr)
-        return 2
+    frames = [read_metrics(run) for run in options.runs]
+    metrics = metrics_of(frames, options)
+    out = options.out or options.runs[0] / "plots" / f"{'-'.join(metrics)}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plot_curves(dict(zip(short_labels(options.runs), frames, strict=True)), metrics, options.bins, out)
     print(out)
     return 0
 

@@ -3,6 +3,9 @@
 Each frame says step, reward, return, action and value, and what the environment knows that the agent has to remember.
 """
 
+import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -10,8 +13,8 @@ from pathlib import Path
 
 import jax
 
-from src_pure.build import ConfigError, Experiment, build
-from src_pure.errors import CheckpointError, one_line
+from src_pure.build import Experiment, build
+from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
 from src_pure.runs.watching import player, write_gif
@@ -19,27 +22,30 @@ from src_pure.train import make_train
 from src_pure.types import Params
 
 POLICIES = ("trained", "fresh", "random")
+MAX_FRAMES = 10_000  # of a GIF, all in memory
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description="Writes a GIF of an agent at play.")
+    parser = Parser(description="Writes a GIF of an agent at play.")
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--policy", choices=POLICIES, default="trained", help="trained, as it began (fresh), or random")
-    parser.add_argument("--run", type=int, default=0, help="which of the runs of the folder (0)")
-    parser.add_argument("--episodes", type=int, default=3, help="one after the other (3)")
+    parser.add_argument("--run", type=between(int, 0, 2**31 - 1), default=0, help="which of the runs of the folder (0)")
+    parser.add_argument("--episodes", type=between(int, 1, MAX_FRAMES), default=3, help="one after the other (3)")
     parser.add_argument("--greedy", action="store_true", help="the most likely action instead of a sampled one")
-    parser.add_argument("--seed", type=int, default=0, help="of episodes and actions (0)")
-    parser.add_argument("--max-steps", type=int, default=500, help="an episode that is longer is cut off (500)")
+    parser.add_argument("--seed", type=between(int, 0, 2**31 - 1), default=0, help="of episodes and actions (0)")
+    parser.add_argument(
+        "--max-steps", type=between(int, 1, MAX_FRAMES), default=500, help="an episode that is longer is cut off (500)"
+    )
     parser.add_argument("--out", type=Path, help="GIF to write (default: <RUN>/plots/<policy>.gif)")
     options = parser.parse_args(command_line)
-    for name in ("episodes", "max_steps"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    if options.seed < 0:
-        parser.error(f"--seed must not be negative, got {options.seed}")
+    if options.episodes * options.max_steps > MAX_FRAMES:
+        raise ConfigError(
+            f"--episodes times --max-steps must be at most {MAX_FRAMES:,} frames, got {options.episodes:,} times "
+            f"{options.max_steps:,}"
+        )
     if options.out is not None and options.out.suffix.lower() != ".gif":
-        parser.error(f"--out must end in .gif, got {options.out}")
+        raise ConfigError(f"--out must end in .gif, got {options.out}")
     return options
 
 
@@ -53,24 +59,21 @@ def params_for(policy: str, experiment: Experiment, trained: Params, run: int) -
     return jax.jit(init)(training_keys(experiment.settings.seeds)[run], experiment.algo).learner.params
 
 
+@guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the GIF is written, 2 for a wrong command line."""
+    """0 when the GIF is written."""
     options = arguments(command_line)
-    try:
-        checkpoint, arrays, damaged = newest_checkpoint(options.run_dir)
-        for line in damaged:
-            print(line, file=sys.stderr)
-        experiment = build(checkpoint.config)
-        trained = with_params(experiment, params_of_run(checkpoint, arrays, options.run), checkpoint.path)
-        params = params_for(options.policy, experiment, trained, options.run)
-        keys = jax.random.split(jax.random.key(options.seed), options.episodes)
-        play = player(experiment, params, options.greedy, options.max_steps)
-        episodes = [play(key) for key in keys]
-        out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
-        write_gif(episodes, out)
-    except (ConfigError, CheckpointError, OSError) as error:
-        print(f"watch.py: {one_line(error)}", file=sys.stderr)
-        return 2
+    checkpoint, arrays, damaged = newest_checkpoint(options.run_dir)
+    for line in damaged:
+        print(line, file=sys.stderr)
+    experiment = build(checkpoint.config)
+    trained = with_params(experiment, params_of_run(checkpoint, arrays, options.run), checkpoint.path)
+    params = params_for(options.policy, experiment, trained, options.run)
+    keys = jax.random.split(jax.random.key(options.seed), options.episodes)
+    play = player(experiment, params, options.greedy, options.max_steps)
+    episodes = [play(key) for key in keys]
+    out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
+    write_gif(episodes, out)
     print(out)
     return 0
 

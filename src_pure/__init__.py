@@ -5,13 +5,30 @@ def load_policy(folder):
     """(initialize_carry, act) of a policy that `python scripts/export.py RUN` wrote into a folder.
 
     initialize_carry(batch_size) -> carry: a fresh memory, leaves [B, ...]
-    act(key, carry, obs, reset) -> (carry, action [B]): obs [B, ...] as the task shows them, reset [B] bool: obs starts
+    act(key, carry, obs, reset) -> (carry, action): obs [B, ...] as the task shows them, reset [B] bool: obs starts
     an episode, so what the memory holds is cleared first; sampled with a typed key, greedy where key is None
 
-    Both may be called inside jit, vmap and scan, also in a 64-bit program: obs may be float64, carry and action have 32
-    bits. Raises FileNotFoundError where no policy is, CheckpointError for one that is damaged, of another format or of
-    another version of its model, ConfigError for a configuration that is none any more.
+    The action is what the environment is to be given: int32 [B], or where actions are vectors float32 [B, A], within
+    the bounds of the action space. `load_actor_critic` gives its probability.
+
+    Both may be called inside jit, vmap and scan. Raises FileNotFoundError where no policy is, CheckpointError for one
+    that is damaged, of another format or of another version of its model, ConfigError for a configuration that is none
+    any more.
     """
     from src_pure.runs import policies  # here, so that importing the package costs nothing
 
     return policies.load_policy(folder)
+
+
+def load_actor_critic(folder):
+    """(initialize_carry, apply) of the same policy, for whoever needs probabilities or values.
+
+    apply(carry, obs, reset) -> (carry, output): output.logits are the parameters of the distribution over actions,
+    [B, A] or a Gaussian(mean [B, A], log_std [B, A]), and output.value [B] is the value of obs
+
+    `src_pure.ops.distribution` has their sample(key, logits), log_prob(logits, action), mode and entropy. A sampled
+    vector is not clipped: as drawn it has a density. Clipped to the action space it is the action of `load_policy`.
+    """
+    from src_pure.runs import policies
+
+    return policies.load_actor_critic(folder)

@@ -21,17 +21,15 @@ from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Resets, Truncation, VectorEnv
+from src_pure.errors import ConfigError
 from src_pure.models.policy import ActorCritic
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
+ENDLESS = 10_000  # steps after which evaluation cuts off an episode that may never end
 COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
-
-
-class ConfigError(ValueError):
-    """Wrong input, said in one line: what was wanted, what was found, what to change."""
 
 
 DERIVED = {"algo.num_steps": "num_steps", "algo.num_updates": "total_steps"}  # set from these, never by themselves
@@ -61,7 +59,7 @@ class Head(Section):
 class Evaluation(Section):
     num_episodes: PositiveInt
     interval: NonNegativeInt
-    max_steps: PositiveInt
+    max_steps: PositiveInt | None
 
 
 class Checkpointing(Section):
@@ -69,6 +67,7 @@ class Checkpointing(Section):
     updates: PositiveInt | None = None
     keep: PositiveInt = 2
     metric: str | None = "episode_return"
+    min_episodes: PositiveInt = 100
 
 
 class Wandb(Section):
@@ -121,6 +120,7 @@ class Experiment:
     settings: Settings
     env: VectorEnv
     evaluation_env: VectorEnv
+    evaluation_steps: int  # after which an episode is cut off
     policy: ActorCritic
     algo: Algorithm
     config: dict[str, Any]  # resolved; alone it reproduces the run
@@ -183,6 +183,7 @@ def build(config: dict[str, Any]) -> Experiment:
             reset_ratio=reset_ratio,
             resets="pool" if reset_ratio > 1 else "on_demand",
         ),
+        evaluation_steps=settings.evaluation.max_steps or _longest_episode(task),
         policy=policy,
         algo=algo,
         config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
@@ -259,6 +260,12 @@ def _build_task(component: dict[str, Any], observation: Observation) -> Environm
     if observation.last_action or observation.last_reward:
         return WithHistory(task, **observation.model_dump())
     return task
+
+
+def _longest_episode(task: Environment) -> int:
+    """Steps after which every episode has ended, as far as the environment says so."""
+    task = task.env if isinstance(task, WithHistory) else task
+    return task.longest_episode(task.default_params) if hasattr(task, "longest_episode") else ENDLESS
 
 
 def _check_encoder(encoder: nn.Module, space: Box) -> None:

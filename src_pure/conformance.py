@@ -15,6 +15,7 @@ from jax import lax
 
 from src_pure.algos.base import Algorithm
 from src_pure.algos.ppo import PPO
+from src_pure.errors import WRONG_INPUT
 from src_pure.models.base import MemoryModel, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
@@ -34,6 +35,8 @@ NUM_UPDATES = 3
 
 class ModelError(ValueError):
     """A model that cannot be called as models/base.py says."""
+
+    exit_code = WRONG_INPUT
 
 
 class Check(NamedTuple):

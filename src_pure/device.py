@@ -2,27 +2,23 @@
 
 import os
 
+from src_pure.errors import ConfigError, DeviceError
+
 GIB = 2**30
 
 
-class DeviceError(RuntimeError):
-    """The device, or the compiler for it, failed."""
-
-    exit_code = 6
-
-
 def check_device() -> None:
-    """Raises ValueError, with what to change, where jax has no device to compute with or may not compile."""
+    """Raises ConfigError, with what to change, where jax has no device to compute with or may not compile."""
     import jax  # here, so that reading results starts nothing
 
     if jax.config.jax_disable_jit:
-        raise ValueError("JAX_DISABLE_JIT is set, but a training is one compiled program; unset it")
+        raise ConfigError("JAX_DISABLE_JIT is set, but a training is one compiled program; unset it")
     try:
         jax.devices()
     except RuntimeError as error:
         platforms = jax.config.jax_platforms
         wanted = f"JAX_PLATFORMS={platforms}" if platforms else "jax"
-        raise ValueError(
+        raise ConfigError(
             f"{wanted} finds no device: {error}; unset JAX_PLATFORMS or set it to cpu, cuda or tpu, with that extra "
             "of this package installed"
         ) from error
@@ -49,21 +45,21 @@ def bytes_of(tree) -> int:
 
 
 def check_fits(needed: int, num_runs: int, what: str) -> None:
-    """Raises ValueError, with the number of runs that would fit, for more bytes than the device has."""
+    """Raises ConfigError, with the number of runs that would fit, for more bytes than the device has."""
     limit = device_memory()
     if needed <= limit:
         return
     fitting = limit * num_runs // needed
     advice = f"num_seeds={fitting} would fit" if 0 < fitting < num_runs else "choose a smaller num_envs or model"
     sizes = f"{needed / GIB:,.1f} GiB for num_seeds={num_runs:,}, the device has {limit / GIB:,.1f} GiB"
-    raise ValueError(f"{what} needs {sizes}; {advice}")
+    raise ConfigError(f"{what} needs {sizes}; {advice}")
 
 
 def device_error(error: Exception) -> Exception:
     """What jax raised while it compiled or ran, as an error that says what to change."""
     text = str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
-        return ValueError(
+        return ConfigError(
             f"out of memory ({device_memory() / GIB:,.1f} GiB in all): {text or 'the machine has no more'}; choose a "
             "smaller num_seeds, num_envs, num_steps or model"
         )

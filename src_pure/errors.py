@@ -1,15 +1,40 @@
-"""The errors of this project, and the one line that each is shown as."""
+"""What a user sees when something is wrong: one line on standard error and an exit code, never a traceback.
 
+An exception that a user can mend has an `exit_code`.
+"""
+
+import argparse
+import errno
+import io
 import os
-import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+
+WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
+LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
+# what the system says of a path that was not meant; anything else, such as a full disk, is the machine's state
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+WRONG_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class ConfigError(ValueError):
+    """Wrong input, said in one line: what was wanted, what was found, what to change."""
+
+    exit_code = WRONG_INPUT
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint, a policy taken out of one, or a table that cannot be written or used."""
 
+    exit_code = WRONG_INPUT
+
 
 class CannotWriteError(CheckpointError):
     """A checkpoint or a policy that could not be put on disk."""
+
+    exit_code = CANNOT_WRITE
 
 
 class DamagedError(CheckpointError):
@@ -32,15 +57,141 @@ class MovedError(OSError):
     """The run folder was moved, deleted or replaced since it was opened."""
 
 
-def one_line(error: object, limit: int = 300) -> str:
-    """The message in one line, its middle left out where it is too long; held folders get their names back."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"/proc/self/fd/(\d+)", _name_of_descriptor, text)
+class LockedError(RuntimeError):
+    """Another process works on the run folder."""
+
+    exit_code = 5
+
+
+class NumericalError(RuntimeError):
+    """A loss or a parameter is not finite any more, in every run."""
+
+    exit_code = 3
+
+
+class DeviceError(RuntimeError):
+    """The device, or the compiler for it, failed."""
+
+    exit_code = 6
+
+
+class Preempted(Exception):
+    """Training stopped because a signal asked it to; what there was to save is saved."""
+
+    exit_code = 75  # EX_TEMPFAIL: try again later
+
+
+class Interrupted(Preempted):
+    """The signal was Ctrl-C."""
+
+    exit_code = INTERRUPTED
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are ConfigErrors."""
+
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{message}; see --help")
+
+
+def between(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """The type of an argument that is a number from low to high, both included."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"must be a {name} from {low:,} to {high:,}, got {shortened(text, 40)!r}")
+        return value
+
+    return convert
+
+
+def guarded(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """main(command_line) whose errors are one line and an exit code; what has no exit code is a bug, and stays one.
+
+    A reader of standard output that stops reading, such as `head`, ends it quietly.
+    """
+
+    @wraps(main)
+    def run(command_line: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+        try:
+            try:
+                code = main(command_line)
+            except SystemExit as end:  # of --help
+                code = end.code
+            return _flushed(code or 0)
+        except BrokenPipeError:
+            _silence()
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            code = exit_code(error)
+            if code is None:
+                raise
+            return stop(code, explained(error))
+
+    return run
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The exit code that an error stands for; None for a bug."""
+    if isinstance(error, OSError):
+        wrong = isinstance(error, WRONG_PATH) or error.errno in WRONG_NAME
+        return getattr(error, "exit_code", WRONG_INPUT if wrong else CANNOT_WRITE)
+    if isinstance(error, MemoryError):
+        return CANNOT_WRITE
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return getattr(error, "exit_code", None)
+
+
+def explained(error: BaseException) -> str:
+    """What an error says, in words that stand alone."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}" if str(error) else "out of memory"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def stop(code: int, message: object) -> int:
+    """The exit code, explained in one line as far as anybody reads it."""
+    with suppress(OSError):
+        print(f"error: {one_line(message, LONGEST_LINE)}", file=sys.stderr)
+    return code
+
+
+def one_line(message: object, limit: int = 300) -> str:
+    """The message in one line of printable characters, its middle left out where it is too long."""
+    text = " ".join(str(message).split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shortened(text, limit)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, its middle left out where it is longer than the limit."""
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
-def _name_of_descriptor(match: re.Match[str]) -> str:
+def _flushed(code: int) -> int:
+    """The exit code, once all that was printed is on its way."""
     try:
-        return os.readlink(match[0])
-    except OSError:
-        return match[0]
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence()
+        return stop(CANNOT_WRITE, f"standard output cannot be written: {error}")
+
+
+def _silence() -> None:
+    """What Python still writes to standard output when it ends goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

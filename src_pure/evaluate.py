@@ -11,14 +11,15 @@ from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
 from src_pure.train import episode_sums, policy_step
-from src_pure.types import Actor, Array, Key, Metrics, Params
+from src_pure.types import Actor, Array, Key, Metrics, Params, Timestep
 
 
 def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[[Key, Params, Array | bool], Metrics]:
     """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
 
     greedy, which may be traced: the likeliest action instead of a sampled one.
-    The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: episodes cut off after max_steps.
+    The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: how many of the episodes were cut off
+    after max_steps. These count as far as they came, without success.
     """
 
     @in_32_bits
@@ -44,7 +45,14 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
 
         nothing = jax.tree.map(jnp.zeros_like, episode_sums(timestep))
         start = (actor, jnp.ones(env.num_envs, bool), nothing, jnp.int32(0))
-        _, playing, episodes, _ = lax.while_loop(going_on, step, start)
+        actor, playing, episodes, _ = lax.while_loop(going_on, step, start)
+        episodes = jax.tree.map(jnp.add, episodes, episode_sums(cut_off(actor.timestep, playing)))
         return episodes | {"unfinished": jnp.sum(playing)}
 
     return evaluate
+
+
+def cut_off(timestep: Timestep, playing: Array) -> Timestep:
+    """The timestep with an end, but no success, for every episode that is going on; playing: [B]."""
+    failed = {name: jnp.zeros_like(x) for name, x in timestep.info.items() if name == "success"}
+    return timestep._replace(finished=playing, info=timestep.info | failed)

@@ -101,3 +101,10 @@ class BrokenTMaze(TMaze):
         if self.broken == "obs":
             return jnp.where(now, jnp.inf, obs), state, reward, *rest
         return obs, state, jnp.where(now, jnp.nan, reward), *rest
+
+
+@dataclass(frozen=True)
+class ForeverTMaze(TMaze):
+    """A T-Maze that does not say how long an episode can be."""
+
+    longest_episode = property()

@@ -218,3 +218,22 @@ def test_algorithm_numbers_are_leaves():
     assert jax.tree.unflatten(structure, leaves) == algo
     assert len(leaves) == 9
     assert all(a != b for a, b in itertools.pairwise([structure, jax.tree.structure(replace(algo, num_steps=7))]))
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (["task=tmaze"], 1000),
+        (["task=tmaze", "task.variant=v1", "observation.last_action=true"], 5000),
+        (["task=tmaze", "task.corridor_len=3", "task.time_limit=7"], 7),
+        (["task=mysterypath"], 128),
+        (["task=bsuite", "task.memory_length=20000"], 20001),
+        (["task=bsuite", "task.env_name=distributed_memory", "task.memory_length=30"], 30),
+        (["task=gymnax", "task.env_name=BernoulliBandit-misc"], 100),
+        (["task=gymnax", "task.time_limit=20000"], 20000),
+        (["task=tmaze", "task._target_=tests.probes.ForeverTMaze"], 10_000),
+        (["task=tmaze", "evaluation.max_steps=3"], 3),
+    ],
+)
+def test_evaluation_waits_for_the_end_of_every_episode(options, steps):
+    assert build(compose([*options, "model=mlp"])).evaluation_steps == steps

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import trainer_pure
+from src_pure.errors import ConfigError
 from src_pure.runs import loop
 
 ROOT = Path(__file__).parents[1]
@@ -65,9 +66,29 @@ def test_summary(run):
     assert summary["episodes_in_shared_worlds"] == 0
     score = summary["final"]["success_rate"]
     assert score["episodes"] == 16
-    assert score["runs"] == 2
+    assert score["runs"] == 2 and score["unfinished"] == 0
     low, high = score["interval"]
     assert low <= score["mean"] <= high
+
+
+def test_a_checkpoint_has_a_score_if_each_run_had_enough_episodes(run):
+    episodes = pd.read_parquet(run / "metrics.parquet").groupby("run")["episodes"].sum()
+    description = json.loads((run / "checkpoints" / "10" / "checkpoint.json").read_text())
+    assert description["config"]["checkpoint"]["min_episodes"] == 100
+    assert (description["score"] is None) == (episodes.min() < 100)
+
+
+def test_a_score_says_what_it_is_made_of():
+    score = {"mean": 0.5, "interval": None, "episodes": 256, "unfinished": 0, "runs": 1}
+    line = trainer_pure.score_line
+    assert line("success_rate", score) == "0.500 over 256 fresh episodes"
+    score |= {"interval": [0.25, 0.75], "runs": 3, "unfinished": 12}
+    assert line("success_rate", score) == (
+        "0.500 over 256 fresh episodes, 12 of them cut off at evaluation.max_steps and counted as not solved; "
+        "95% t-interval over 3 runs 0.250 to 0.750"
+    )
+    assert "counted as far as they came" in line("episode_return", score)
+    assert line("episode_return", score | {"mean": None}) == "missing, it is not a number in any run"
 
 
 def test_config_alone_reproduces_the_run(run, tmp_path):
@@ -144,7 +165,7 @@ def test_wandb_offline_and_tensorboard_need_no_network(run):
 
 def test_a_run_that_never_starts_leaves_its_folder_free(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *_: (_ for _ in ()).throw(ConnectionError("no network")))
+    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *_: (_ for _ in ()).throw(ConfigError("no network")))
     assert trainer_pure.main([*TINY, f"run_dir={folder}"]) == 2
     assert capsys.readouterr().err == "error: no network\n"
     assert not folder.exists()
@@ -178,7 +199,7 @@ def test_help_that_nobody_reads_to_its_end(reader, code):
     help = f"set -o pipefail; {sys.executable} trainer_pure.py --help"
     done = subprocess.run(["bash", "-c", f"{help} {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == code
-    wanted = "error: standard output cannot be written: [Errno 28] No space left on device\n"
+    wanted = "error: [Errno 28] No space left on device\n"
     assert done.stderr == (wanted if code else "")
 
 

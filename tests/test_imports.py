@@ -13,6 +13,7 @@ BELOW = {
     "errors": set(),
     "device": {"errors"},
     "types": set(),
+    "interrupt": {"errors"},
     "ops": {"types"},
     "envs": {"types", "ops"},
     "models": {"types", "ops"},
@@ -20,7 +21,7 @@ BELOW = {
 }
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
-BELOW["conformance"] = BELOW["train"] | {"train"}
+BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["build"] = BELOW["train"] | {"errors", "device"}
 BELOW["usage"] = {"build"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}

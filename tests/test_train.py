@@ -1,6 +1,7 @@
 """The program: one compilation, runs that do not know of each other, segments that add up, an exact ratio."""
 
 from functools import partial
+from itertools import pairwise
 
 import chex
 import jax
@@ -23,6 +24,7 @@ from src_pure.models.rnn import GRU
 from src_pure.runs.loop import evaluation_keys, training_keys
 from src_pure.runs.policies import params_of
 from src_pure.train import init_runs, make_train, run_updates, runs_of
+from tests.probes import Probe, probe_params
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
 
@@ -168,8 +170,7 @@ def test_evaluation_reads_parameters_alone():
     )
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
-    assert sampled["episodes"] + sampled["unfinished"] == 64
-    assert sampled["unfinished"] == 0
+    assert (sampled["episodes"], sampled["unfinished"]) == (64, 0)
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
 
 
@@ -189,12 +190,30 @@ def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *scores)
 
 
-@pytest.mark.slow
-def test_evaluation_cuts_off_endless_episodes():
-    env, policy = make(GRU(8), num_envs=8)
+def test_episodes_that_are_cut_off_count_as_far_as_they_came():
+    """The lengths add up to one more for each episode that was going on, whenever they are cut off."""
+    env, policy = make(GRU(8), num_envs=32)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    metrics = make_evaluate(env, policy, max_steps=2)(jax.random.key(1), params, False)
-    assert (metrics["episodes"], metrics["unfinished"]) == (0, 8)
+    evaluate = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
+    scores = [evaluate(max_steps) for max_steps in range(1, 30)]
+    assert scores[0]["sum/episode_length"] == 32
+    assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 32
+    for before, after in pairwise(scores):
+        assert after["episodes"] == 32
+        assert after["sum/episode_length"] - before["sum/episode_length"] == before["unfinished"]
+        assert after["sum/success"] <= 32 - after["unfinished"]
+
+
+def test_an_episode_that_is_cut_off_is_not_solved():
+    """Whatever its last step says of success: here every step does, and earns 1."""
+    probe = probe_params("endless", length=5)
+    env = VectorEnv(Probe(), probe, 4)
+    policy = ActorCritic(Flatten(), GRU(4), 2, head_size=None)
+    params = policy.init(jax.random.key(0), policy.initialize_carry(1), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool))
+    score = jax.jit(lambda steps: make_evaluate(env, policy, steps)(jax.random.key(1), params, False))
+    cut, whole = score(3), score(5)
+    assert (cut["episodes"], cut["unfinished"], cut["sum/success"], cut["sum/episode_return"]) == (4, 4, 0, 12)
+    assert (whole["episodes"], whole["unfinished"], whole["sum/success"], whole["sum/episode_return"]) == (4, 0, 4, 20)
 
 
 def test_evaluation_shares_no_randomness_with_training():

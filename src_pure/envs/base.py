@@ -16,8 +16,9 @@ class Environment(Protocol):
     """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`.
 
     Where the observation follows from the state alone and is expensive, such as pixels, it may also have
-    `observe(state, params) -> obs`: then a batch draws it once per step, and not for a reset besides. For people who
-    watch (scripts/watch.py) it may have `action_names`, one per action, and `caption(state) -> str`.
+    `observe(state, params) -> obs`: then a batch draws it once per step, and not for a reset besides. Where every
+    episode ends it may have `longest_episode(params) -> int`, the steps of one: evaluation then waits for the end. For
+    people who watch (scripts/watch.py) it may have `action_names`, one per action, and `caption(state) -> str`.
     """
 
     default_params: EnvParams

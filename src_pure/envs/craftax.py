@@ -123,6 +123,10 @@ class Craftax:
         space = self._environment.observation_space(self._package_params)
         return Box(low=0.0, high=1.0, shape=tuple(space.shape))
 
+    def longest_episode(self, params: CraftaxParams) -> int:
+        """Steps after which every episode has ended."""
+        return params.time_limit
+
     def action_space(self, params: CraftaxParams) -> Discrete:
         return Discrete(self._environment.num_actions)
 

@@ -113,6 +113,10 @@ class Gymnax:
             space = as_space(self._environment.observation_space(params))
             return space.flat if isinstance(space, Discrete) else space
 
+    def longest_episode(self, params: GymnaxParams) -> int:
+        """Steps after which every episode has ended."""
+        return int(params.max_steps_in_episode)
+
     def action_space(self, params: GymnaxParams) -> Space:
         with jax.ensure_compile_time_eval():
             return as_space(self._environment.action_space(params))

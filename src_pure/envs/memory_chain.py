@@ -103,6 +103,10 @@ class MemoryChain:
     def observation_space(self, params: MemoryChainParams) -> Box:
         return Box(low=-1.0, high=float(max(1, self.num_bits - 1)), shape=(2 + self.num_bits,))
 
+    def longest_episode(self, params: MemoryChainParams) -> int:
+        """Steps after which every episode has ended."""
+        return params.memory_length + 1
+
     def action_space(self, params: MemoryChainParams) -> Discrete:
         return Discrete(2)
 
@@ -186,6 +190,10 @@ class DistributedMemory:
 
     def observation_space(self, params: DistributedMemoryParams) -> Box:
         return Box(low=-1.0, high=1.0, shape=(2 + self.num_bits,))
+
+    def longest_episode(self, params: DistributedMemoryParams) -> int:
+        """Steps after which every episode has ended."""
+        return params.memory_length
 
     def action_space(self, params: DistributedMemoryParams) -> Discrete:
         return Discrete(2)

@@ -219,6 +219,10 @@ class MysteryPath:
             return Box(low=-1.0, high=1.0, shape=(3 * NUM_CELLS + 5,))
         return Box(low=0, high=255, shape=(SCREEN, SCREEN, 3), dtype=jnp.dtype(jnp.uint8))
 
+    def longest_episode(self, params: MysteryPathParams) -> int:
+        """Steps after which every episode has ended."""
+        return params.time_limit
+
     def action_space(self, params: MysteryPathParams) -> Discrete:
         return Discrete(4 if self.variant == "grid" else 9)
 

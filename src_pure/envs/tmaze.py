@@ -125,6 +125,10 @@ class TMaze:
         seen = len(V1_CORRIDOR) if self.variant == "v1" else len(V2_NO_CUE) + GRAY_BITS
         return Box(low=0.0, high=1.0, shape=(seen + self.num_distractors,))
 
+    def longest_episode(self, params: TMazeParams) -> int:
+        """Steps after which every episode has ended."""
+        return params.time_limit
+
     def action_space(self, params: TMazeParams) -> Discrete:
         return Discrete(4)
 

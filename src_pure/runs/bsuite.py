@@ -1,7 +1,6 @@
 """bsuite's score (Osband et al., arXiv:1908.03568) of a sweep over its memory tasks, from the sweep's run folders."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 from src_pure.build import build
 from src_pure.envs.history import WithHistory
 from src_pure.envs.memory_chain import SWEEPS
+from src_pure.errors import ConfigError
 from src_pure.runs.resume import came_to_its_end, read_config
 from src_pure.runs.rundir import RunDir, floats, read_metrics
 
@@ -21,8 +21,8 @@ SETTING = ["task", "memory_length", "num_bits"]
 def read_sweep(paths: Sequence[Path]) -> pd.DataFrame:
     """One row per setting, in order: its runs, the fewest episodes that count in one of them, their mean regret ratio.
 
-    Several folders of one setting, such as those of other seeds, are one row. Raises ValueError or OSError for a folder
-    that is no finished run of a memory task.
+    Several folders of one setting, such as those of other seeds, are one row. Raises ConfigError or OSError for a
+    folder that is not a finished run of a memory task.
     """
     runs = pd.concat([read_runs(path) for path in paths])
     columns = {"runs": ("episodes", "size"), "episodes": ("episodes", "min"), "regret": ("regret", "mean")}
@@ -37,16 +37,16 @@ def read_runs(path: Path) -> pd.DataFrame:
     experiment = build(config)
     task = config["task"].get("env_name", experiment.name)
     if task not in SWEEPS:
-        raise ValueError(f"{path} must be a run of {', '.join(SWEEPS)}, got {task}")
-    with closing(RunDir.open(path)) as run_dir:
+        raise ConfigError(f"{path} must be a run of {', '.join(SWEEPS)}, got {task}")
+    with RunDir.open(path) as run_dir:
         if not came_to_its_end(run_dir, experiment):
-            raise ValueError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
+            raise ConfigError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
     env = experiment.env.env.env if isinstance(experiment.env.env, WithHistory) else experiment.env.env
     rows = []
     for run, metrics in read_metrics(path).groupby("run"):
         episodes, regret = regret_ratio(floats(metrics["episodes"]), floats(metrics["success_rate"]))
         if episodes == 0:
-            raise ValueError(f"no episode ended in run {run} of {path}; raise its total_steps")
+            raise ConfigError(f"no episode ended in run {run} of {path}; raise its total_steps")
         rows.append((task, env.memory_length, env.num_bits, episodes, regret))
     return pd.DataFrame(rows, columns=[*SETTING, "episodes", "regret"])
 

@@ -157,6 +157,13 @@ class Checkpoints:
         self.opened.close()
 
     def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
+        try:
+            self._write_held(arrays, description)
+        except Exception as error:
+            self.opened.name_in(error)
+            raise
+
+    def _write_held(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
         with sealing(self.opened.held / str(description["update"]), KIND, description) as folder:
             self._check()
             _check_space(folder, sum(x.nbytes for x in arrays.values()))

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from src_pure.device import host_memory
 from src_pure.errors import MovedError, OddFileError
@@ -15,7 +16,8 @@ MAX_ENTRIES = 100_000  # files and folders of one checkpoint; ours have some ten
 class Folder:
     """A folder held open: `held` is the folder that was opened, also when its name means another one or nothing.
 
-    Raises OSError for what cannot be opened as a folder.
+    A context manager that closes it; errors that leave it call the folder by its name. Raises OSError for what cannot
+    be opened as a folder.
     """
 
     def __init__(self, path: Path):
@@ -23,6 +25,21 @@ class Folder:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         held = Path(f"/proc/self/fd/{self._descriptor}")
         self.held = held if held.exists() else path  # there is no /proc on macOS; `check` alone guards there
+
+    def __enter__(self) -> "Folder":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.close()
+        if error is not None:
+            self.name_in(error)
+
+    def name_in(self, error: BaseException) -> None:
+        """Puts the name of the folder where an error speaks of `held`."""
+        held, name = f"{self.held}/", f"{self.path}/"
+        error.args = tuple(x.replace(held, name) if isinstance(x, str) else x for x in error.args)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = str(error.filename).replace(held, name)
 
     def check(self) -> None:
         """Raises MovedError if the name means another folder now, or nothing."""

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from src_pure.errors import LockedError
 from src_pure.runs.folder import Folder, refuse_odd
 
 LOCK = ".lock"
-
-
-class LockedError(RuntimeError):
-    """Another process works on the run folder."""
 
 
 @contextmanager

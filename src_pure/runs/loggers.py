@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from src_pure.errors import ConfigError
 from src_pure.runs.rundir import floats, main_metric, over_episodes
 
 MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
@@ -164,7 +165,7 @@ class WandbSink:
         try:
             self.run = wandb.init(dir=folder, mode=mode, resume="allow", settings=settings, **run)
         except wandb.Error as error:
-            raise ConnectionError(f"wandb.mode={mode} failed: {error}; try wandb.mode=offline") from error
+            raise ConfigError(f"wandb.mode={mode} failed: {error}; try wandb.mode=offline") from error
         self.run.define_metric("*", step_metric="env_steps")
 
     def log(self, frame: pd.DataFrame, elapsed: float) -> None:

@@ -16,8 +16,9 @@ import pandas as pd
 from jax import lax
 
 from src_pure.algos.base import Algorithm
-from src_pure.build import ConfigError, Experiment, Settings
+from src_pure.build import Experiment, Settings
 from src_pure.device import bytes_of, check_fits
+from src_pure.errors import ConfigError, NumericalError
 from src_pure.evaluate import make_evaluate
 from src_pure.models.base import precision_of
 from src_pure.models.policy import num_parameters
@@ -37,10 +38,6 @@ GENERATOR = "threefry2x32"
 MAX_SEGMENT = 256  # updates that one of several calls can do at the most: rows of its table of metrics
 # Of the first minibatch, where the policy has not changed yet, by the model's precision: rounding stayed below it
 MAX_LOG_RATIO = {"float32": 1e-4, "bfloat16": 1e-1}
-
-
-class NumericalError(RuntimeError):
-    """In every run a loss or a parameter stopped being a number."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     start = time.perf_counter()
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
-    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, settings.evaluation.max_steps)
+    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
     # whatever total_steps is, segments are one program: a training that was continued equals an unbroken one
     max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
 
@@ -81,7 +78,7 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     initialise = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
     traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jax.ShapeDtypeStruct((), jnp.int32))
     _check_metric(settings.checkpoint.metric, traced.out_info[1])
-    _check_fits(bytes_of(traced.out_info), settings, "the state of a training with its table of metrics")
+    check_fits(bytes_of(traced.out_info), num_runs, "the state of a training with its table of metrics")
     params = warm_start(Path(warm), initialise.out_info.learner.params) if warm else None
     algo = runs_of(experiment.algo, num_runs)
     state = jax.block_until_ready(initialise.lower().compile()(training_keys(settings.seeds), algo))
@@ -89,9 +86,9 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
         state = state._replace(learner=jax.jit(start_runs)(algo, params))
     program = Program(
         algo=algo,
-        segment=_fitting(traced.lower().compile(), settings, "an update"),
+        segment=_fitting(traced.lower().compile(), num_runs, "an update"),
         evaluate=_fitting(
-            jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(), settings, "an evaluation"
+            jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(), num_runs, "an evaluation"
         ),
         max_updates=max_updates,
         compile_seconds=time.perf_counter() - start,
@@ -99,19 +96,12 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     return program, state
 
 
-def _fitting(program: jax.stages.Compiled, settings: Settings, what: str) -> jax.stages.Compiled:
-    """The program; raises ConfigError if what it needs is more than there is."""
-    needed = program.memory_analysis()
-    total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-    _check_fits(total - needed.alias_size_in_bytes, settings, what)
+def _fitting(program: jax.stages.Compiled, num_runs: int, what: str) -> jax.stages.Compiled:
+    """The program; raises ConfigError if it needs more memory than there is."""
+    sizes = program.memory_analysis()
+    total = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    check_fits(total - sizes.alias_size_in_bytes, num_runs, what)
     return program
-
-
-def _check_fits(needed: int, settings: Settings, what: str) -> None:
-    try:
-        check_fits(needed, settings.num_seeds, what)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def start_runs(algo: Algorithm, params: Params) -> Learner:
@@ -191,7 +181,7 @@ def train(
         checkpoints.wait()
     summary = _summary(experiment, run_dir, program, state, progress)
     run_dir.write_summary(summary)
-    with closing(RunDir.open(run_dir.path)) as written:
+    with RunDir.open(run_dir.path) as written:
         run_dir.folder.check()
         refuse_incomplete(written, experiment)
     return summary
@@ -245,10 +235,11 @@ def _checkpoint_due(settings: Settings, progress: Progress) -> bool:
 
 def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, experiment: Experiment) -> None:
     """Hands a checkpoint of where training stands to the thread that writes it."""
+    checkpoint = experiment.settings.checkpoint
     checkpoints.save(
         state,
         progress.done,
-        score=mean_score(progress.unsaved, experiment.settings.checkpoint.metric),
+        score=mean_score(progress.unsaved, checkpoint.metric, checkpoint.min_episodes),
         seconds=progress.seconds_before + progress.elapsed,
         wall_seconds=progress.wall_seconds(),
         config=experiment.config,
@@ -275,7 +266,7 @@ def _summary(
     """What summary.json says: `final` are the scores of the sampled policy at the end, none where no run came to it."""
     settings = experiment.settings
     evaluated = run_dir.evaluation.rows
-    evaluation = pd.DataFrame(columns=["update", "mode", "unfinished"]) if evaluated is None else evaluated.to_pandas()
+    evaluation = pd.DataFrame(columns=["update", "mode"]) if evaluated is None else evaluated.to_pandas()
     evaluation = evaluation[evaluation["update"] == settings.num_updates]
     scores = final_scores(evaluation)
     env_steps = progress.done * settings.steps_per_update
@@ -293,7 +284,6 @@ def _summary(
         "final": scores.get("sampled", {}),
         "final_greedy": scores.get("greedy", {}),
         "episodes_in_shared_worlds": round(shared.sum()),
-        "final_unfinished_episodes": evaluation.groupby("mode")["unfinished"].sum().to_dict(),
         "continued_under_other_settings": progress.continued,
         "process": numeric_settings(),
         "versions": versions(),

@@ -1,9 +1,12 @@
 """Learning curves as a picture. The only module that imports matplotlib."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
+
+os.environ["MPLBACKEND"] = "agg"  # a notebook's is refused on import; a Figure of its own uses none
 
 import matplotlib
 import pandas as pd
@@ -13,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from src_pure.runs.report import learning_curve
+from src_pure.runs.rundir import replacing
 
 # Okabe and Ito's colours without yellow, which is too light for a line: apart for colour-blind readers and in grey
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -43,7 +47,7 @@ UNITS = {"success_rate": "fraction of episodes", "episode_return": "sum of rewar
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
     """The paths without the folders they all lie in; of a single path, its last two names."""
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.realpath(path)).parts for path in paths]
     shared = 0
     while len({part[: shared + 1] for part in parts}) == 1 and shared + 1 < min(map(len, parts)):
         shared += 1
@@ -68,9 +72,10 @@ def plot_curves(frames: dict[str, pd.DataFrame], metrics: Sequence[str], bins: i
             panel.remove()
         figure.legend(lines, labels, loc="outside upper left", alignment="left", handlelength=1.8)
         if any(frame["run"].nunique() > 1 for frame in frames.values()):
-            note = "line: mean over runs, band: 95 % bootstrap interval of that mean"
+            note = "line: mean over runs, band: 95 % t-interval of that mean, corrected for skewness"
             figure.supxlabel(note, x=0.99, ha="right", fontsize=8, color="#777777")
-        figure.savefig(out, dpi=160)
+        with replacing(out) as file:
+            figure.savefig(file, format=out.suffix[1:].lower(), dpi=160)
 
 
 def legend_label(label: str, frame: pd.DataFrame) -> str:

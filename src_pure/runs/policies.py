@@ -15,9 +15,9 @@ import numpy as np
 from annotated_types import Ge
 from flax import serialization
 
-from src_pure.build import ConfigError, Experiment, build
+from src_pure.build import Experiment, Settings, build
 from src_pure.device import bytes_of, check_fits
-from src_pure.errors import CheckpointError, DamagedError, RemovedError, one_line
+from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
 from src_pure.runs import parquet
@@ -26,7 +26,7 @@ from src_pure.runs.folder import read_file, refuse_odd
 from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes
 from src_pure.runs.sealed import Description, sealing, unsealed
 from src_pure.train import policy_step
-from src_pure.types import Array, Carry, Key, Params
+from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
 FORMAT = 2  # of the folder described above
 KIND, PARAMS = "policy", "params.msgpack"
@@ -46,22 +46,29 @@ class PolicyFile(Description):
 
 InitializeCarry = Callable[[int], Carry]
 Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
+Apply = Callable[[Carry, Array, Array], tuple[Carry, PolicyOutput]]
 
 
 def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int, folder: Path) -> None:
     """Writes the policy of one run of a checkpoint's arrays; raises FileExistsError for a folder that is there."""
     params = params_of_run(checkpoint, arrays, run)
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
+        raise already_there(folder)
     seed = build(checkpoint.config).settings.seeds[run]
     description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run, "seed": seed}
     description |= {"update": checkpoint.update, "config": checkpoint.config}
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
-    with sealing(folder, KIND, description) as partial:
-        (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
+        with sealing(folder, KIND, description) as partial:
+            (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
+    except CannotWriteError as error:
+        if folder.exists():  # another process wrote it meanwhile
+            raise already_there(folder) from error
+        raise
+
+
+def already_there(folder: Path) -> FileExistsError:
+    return FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
 
 
 def params_of_run(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int) -> dict[str, np.ndarray]:
@@ -69,7 +76,7 @@ def params_of_run(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: in
     num_seeds = checkpoint.config["num_seeds"]
     if run not in range(num_seeds):
         raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items()}
+    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
 
 
 def newest_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], list[str]]:
@@ -102,10 +109,11 @@ def params_in_state(checkpoint: Checkpoint) -> dict[str, jax.ShapeDtypeStruct]:
     return params
 
 
-def best_run(path: Path, metric: str | None) -> tuple[int, str]:
+def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, str]:
     """(the run whose sampled policy had the largest `metric` in the last evaluation, a line that says so).
 
-    Without a metric it is success_rate, where the task has it, else episode_return.
+    Without a metric it is success_rate, where the task has it, else episode_return. Runs with fewer episodes than
+    checkpoint.min_episodes, or than evaluation.num_episodes if that is less, are passed over.
     """
     if not (path / EVALUATION).exists():
         raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
@@ -115,8 +123,12 @@ def best_run(path: Path, metric: str | None) -> tuple[int, str]:
     if metric not in known:
         raise ConfigError(f"metric must be one of {', '.join(known)}, got {metric!r}")
     rows = rows[(rows["update"] == rows["update"].max()) & (rows["mode"] == "sampled") & rows[metric].notna()]
+    wanted = min(settings.checkpoint.min_episodes, settings.evaluation.num_episodes)
+    rows = rows[rows["episodes"] >= wanted]
     if rows.empty:
-        raise ConfigError(f"no run has a {metric} in the last evaluation of {path}: name one, run=0")
+        raise ConfigError(
+            f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, run=0"
+        )
     best = rows.loc[rows[metric].idxmax()]
     return int(best["run"]), (
         f"run {best['run']} (seed {best['seed']}) is best: {metric} {best[metric]:.3f}, sampled, "
@@ -142,26 +154,60 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
 
 def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
     """(initialize_carry, act) of an exported policy; see src_pure.load_policy."""
-    folder = Path(folder)
-    description, arrays = read_params(folder)
-    experiment = build(description.config)
-    params = with_params(experiment, arrays, folder)
-    policy, space = experiment.policy, experiment.env.observation_space
+    experiment, params = load(Path(folder))
 
     @jax.jit
     def step(params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        carry, output = policy_step(policy.apply, params, carry, obs, reset)
-        return carry, distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
+        return decide(experiment, params, key, carry, obs, reset)[:2]
 
     @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        obs, reset = jnp.asarray(obs), jnp.asarray(reset)
-        if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:
-            wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B]"
-            raise ValueError(f"act needs {wanted}, got {obs.dtype} {list(obs.shape)} and {list(reset.shape)}")
-        return step(params, key, carry, obs, reset)
+        return step(params, key, carry, *checked(experiment, obs, reset))
 
-    return policy.initialize_carry, act
+    return experiment.policy.initialize_carry, act
+
+
+def load_actor_critic(folder: str | Path) -> tuple[InitializeCarry, Apply]:
+    """(initialize_carry, apply) of an exported policy; see src_pure.load_actor_critic."""
+    experiment, params = load(Path(folder))
+
+    @jax.jit
+    def step(params: Params, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
+        return policy_step(experiment.policy.apply, params, carry, obs, reset)
+
+    @in_32_bits
+    def apply(carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
+        return step(params, carry, *checked(experiment, obs, reset))
+
+    return experiment.policy.initialize_carry, apply
+
+
+def load(folder: Path) -> tuple[Experiment, Params]:
+    """(the experiment, the parameters) of an exported policy."""
+    description, arrays = read_params(folder)
+    experiment = build(description.config)
+    return experiment, with_params(experiment, arrays, folder)
+
+
+def decide(
+    experiment: Experiment, params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array
+) -> tuple[Carry, Array, PolicyOutput]:
+    """(carry, action, output) for obs [B, ...]; the action is as the environment takes it, the likeliest without a key.
+
+    A vector is clipped to the action space, as VectorEnv does in training.
+    """
+    carry, output = policy_step(experiment.policy.apply, params, carry, obs, reset)
+    action = distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
+    return carry, experiment.env.action_space.clip(action), output
+
+
+def checked(experiment: Experiment, obs: Array, reset: Array) -> tuple[Array, Array]:
+    """(obs, reset) as arrays; raises ValueError for what the task does not show."""
+    space, obs, reset = experiment.env.observation_space, jnp.asarray(obs), jnp.asarray(reset)
+    if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:
+        wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B]"
+        raise ValueError(f"the policy needs {wanted}, got {obs.dtype} {list(obs.shape)} and {list(reset.shape)}")
+    return obs, reset
 
 
 def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:

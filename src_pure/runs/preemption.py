@@ -7,18 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-PREEMPTED = 75  # EX_TEMPFAIL: try again later
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+from src_pure.errors import Interrupted, Preempted
+
 # what schedulers send (SIGTERM; SIGUSR1 and SIGUSR2 of Slurm and submitit), a closed terminal, and Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
-
-
-class Preempted(Exception):
-    """Training stopped because it was asked to; what there was to save is saved."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class StopRequest:
@@ -29,13 +21,14 @@ class StopRequest:
         self.training = False  # there is something to save: from here on Ctrl-C waits for the next boundary
 
     @property
-    def exit_code(self) -> int:
-        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+    def error(self) -> type[Preempted]:
+        """What a process that the signal stopped ends with."""
+        return Interrupted if self.signal == signal.SIGINT else Preempted
 
     def raise_if_set(self, where: str) -> None:
         """Raises Preempted, which says where training stopped, once a signal has come."""
         if self.signal is not None:
-            raise Preempted(f"stopped by {self.signal.name} {where}", self.exit_code)
+            raise self.error(f"stopped by {self.signal.name} {where}")
 
 
 @contextmanager
@@ -94,4 +87,4 @@ def _exit(stop: StopRequest, reason: str) -> None:
     """Ends the process, whatever its other threads do and whatever locks of Python they hold."""
     with suppress(OSError):
         os.write(2, f"error: stopped at once: {reason}; what was saved before stays\n".encode())
-    os._exit(stop.exit_code)
+    os._exit(stop.error.exit_code)

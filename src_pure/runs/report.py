@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,33 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src_pure.runs.intervals import interval
 from src_pure.runs.rundir import floats, over_episodes
 
 PROJECT = Path(__file__).parents[2]
 
 
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray, num_resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float] | tuple[None, None]:
-    """(low, high) of the mean: percentiles of its stratified bootstrap (Agarwal et al., arXiv:2108.13264).
-
-    values: [runs], or [runs, tasks]: runs are drawn with replacement inside every task. One run says nothing about
-    other runs, so it has no interval: (None, None).
-    """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return None, None
-    values = values.reshape(len(values), -1)  # [runs, tasks]
-    draws = np.random.default_rng(seed).integers(len(values), size=(num_resamples, *values.shape))
-    means = np.take_along_axis(values[None], draws, axis=1).mean(axis=(1, 2))  # [num_resamples]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def score_interval(metric: str, values: np.ndarray) -> tuple[float, float] | None:
+    """The interval of a metric's mean over runs, values [runs]; None where they tell of none."""
+    return interval(values, 0.0, 1.0) if metric == "success_rate" else interval(values)
 
 
 def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
-    """{mode: {metric: mean, interval, episodes, runs}} of the last evaluation; every run counts the same.
+    """{mode: {metric: mean, interval, episodes, unfinished, runs}} of the last evaluation; every run counts the same.
 
-    A run without a finished episode has no score: `runs` and `episodes` count what the mean is made of.
+    `unfinished` of the episodes were cut off: they count as far as they came, without success.
     """
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for mode, rows in evaluation.groupby("mode"):
@@ -46,18 +33,19 @@ def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]
         scores[str(mode)] = {}
         for metric in (name for name in rows if over_episodes(name)):
             known = rows[rows[metric].notna()]
-            low, high = bootstrap_interval(known[metric].to_numpy(float))
+            found = score_interval(metric, known[metric].to_numpy(float))
             scores[str(mode)][metric] = {
                 "mean": float(known[metric].mean()) if len(known) else None,
-                "interval": None if low is None else [low, high],
+                "interval": None if found is None else list(found),
                 "episodes": int(known["episodes"].sum()),
+                "unfinished": int(known["unfinished"].sum()),
                 "runs": len(known),
             }
     return scores
 
 
 class Curve(NamedTuple):
-    """A metric against environment steps, each [bins with a value]; low and high are NaN where one run has a value."""
+    """A metric against environment steps, each [bins with a value]; low and high are NaN where there is no interval."""
 
     steps: np.ndarray  # the middle of the bin
     mean: np.ndarray
@@ -66,7 +54,7 @@ class Curve(NamedTuple):
 
 
 def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
-    """Mean over runs and its bootstrap interval, in equal bins of environment steps (0, last].
+    """Mean over runs and its interval, in equal bins of environment steps (0, last].
 
     Inside a bin a run's value is its mean over episodes (rows weigh as many episodes as they hold), or over rows where
     the metric is no mean over episodes. Missing values count nowhere, and bins without any are left out.
@@ -81,9 +69,9 @@ def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
     sums = rows.groupby(["bin", "run"]).sum()
     points = []
     for index, values in (sums["value"] / sums["weight"]).groupby("bin"):
-        low, high = bootstrap_interval(values.to_numpy())
+        low, high = score_interval(metric, values.to_numpy()) or (np.nan, np.nan)
         points.append(((index + 0.5) * last / bins, values.mean(), low, high))
-    return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)  # None becomes NaN
+    return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)
 
 
 def versions() -> dict[str, Any]:

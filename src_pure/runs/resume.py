@@ -1,7 +1,7 @@
 """The same command again: what is continued, from where, and what is refused."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def opened(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
         path, made = make_fresh(Path("runs") / experiment.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"), True
     else:
         made = make_free(path)
-    with closing(Folder(path)) as folder, locked(folder):
+    with Folder(path) as folder, locked(folder):
         if continuing:
             run_dir = RunDir(folder)
             refuse_foreign_config(run_dir)

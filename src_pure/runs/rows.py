@@ -57,8 +57,11 @@ def column(name: str) -> str:
     return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
 
 
-def mean_score(frames: Sequence[pd.DataFrame], metric: str | None) -> float | None:
-    """The metric's mean over runs, each run's a mean over its episodes; None where no run has any."""
+def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes: int) -> float | None:
+    """The metric's mean over runs, each run's a mean over its episodes.
+
+    None where a run has fewer than min_episodes: the mean of a few may be luck.
+    """
     if metric is None:
         return None
     rows = pd.concat(frames)
@@ -66,5 +69,6 @@ def mean_score(frames: Sequence[pd.DataFrame], metric: str | None) -> float | No
     weights = np.where(np.isfinite(values), floats(rows["episodes"]) if over_episodes(metric) else 1.0, 0.0)
     sums = pd.DataFrame({"value": np.where(weights > 0, values, 0.0) * weights, "weight": weights})
     sums = sums.groupby(rows["run"].to_numpy()).sum()
-    sums = sums[sums["weight"] > 0]
-    return float((sums["value"] / sums["weight"]).mean()) if len(sums) else None
+    if sums["weight"].min() < (min_episodes if over_episodes(metric) else 1):
+        return None
+    return float((sums["value"] / sums["weight"]).mean())

@@ -195,8 +195,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 
-    def close(self) -> None:
-        self.folder.close()
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.folder.__exit__(*error)
 
     def rewind(self, update: int) -> None:
         """The tables as they were after an update, and nothing left of files whose writing was killed."""

@@ -70,7 +70,7 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
-        raise CannotWriteError(one_line(f"cannot write {path}: {one_line(error)}", 1000)) from error
+        raise CannotWriteError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def unsealed(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from src_pure.build import ConfigError, Experiment
+from src_pure.build import Experiment
 from src_pure.envs.history import WithHistory
-from src_pure.ops import distribution
+from src_pure.errors import ConfigError
 from src_pure.ops.precision import in_32_bits
-from src_pure.train import policy_step
+from src_pure.runs.policies import decide
+from src_pure.runs.sealed import replacing
 from src_pure.types import Key, Params
 
 WIDTH = 384  # pixels of a frame; the longer side of a picture is enlarged by a whole number to about this
@@ -35,12 +36,11 @@ def player(
     reset, step, render = jax.jit(env.reset_env), jax.jit(env.step_env), jax.jit(env.render)
 
     @jax.jit
-    def decide(key, carry, obs, first):
+    def choose(key, carry, obs, first):
         if params is None:
             return carry, action_space.sample(key), jnp.nan
-        carry, output = policy_step(policy.apply, params, carry, obs[None], first[None])
-        logits, value = jax.tree.map(lambda x: x[0], output)
-        return carry, distribution.mode(logits) if greedy else distribution.sample(key, logits), value
+        carry, action, output = decide(experiment, params, None if greedy else key, carry, obs[None], first[None])
+        return carry, action[0], output.value[0]
 
     @in_32_bits
     def play(key: Key) -> list[Image.Image]:
@@ -50,7 +50,7 @@ def player(
         frames = []
         for time in range(max_steps + 1):
             key_action, key_env, key = jax.random.split(key, 3)
-            carry, action, value = decide(key_action, carry, obs, jnp.bool_(time == 0))
+            carry, action, value = choose(key_action, carry, obs, jnp.bool_(time == 0))
             last = finished or time == max_steps
             lines = [f"step {time}   reward {reward:+.2f}   return {total:+.2f}"]
             if last:
@@ -63,7 +63,6 @@ def player(
             frames.append(frame(np.asarray(render(state, env_params)), lines))
             if last:
                 break
-            action = action_space.clip(action)
             obs, state, reward, terminated, truncated, _ = step(key_env, state, action, env_params)
             reward, finished = float(reward), bool(terminated | truncated)
             total += reward
@@ -82,7 +81,7 @@ def frame(picture: np.ndarray, lines: Sequence[str]) -> Image.Image:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=14)
     for number, line in enumerate(lines):
         draw.text((8, height + 4 + LINE * number), line, fill="black", font=font)
-    return image
+    return image.convert("P", palette=Image.Palette.ADAPTIVE)  # as a GIF has it: a third of the memory
 
 
 def write_gif(episodes: Sequence[Sequence[Image.Image]], path: Path) -> None:
@@ -90,4 +89,5 @@ def write_gif(episodes: Sequence[Sequence[Image.Image]], path: Path) -> None:
     frames = [image for episode in episodes for image in episode]
     durations = [ms for episode in episodes for ms in [FRAME_MS] * (len(episode) - 1) + [LAST_FRAME_MS]]
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    with replacing(path) as file:
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

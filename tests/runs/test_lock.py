@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,7 +26,7 @@ with locked(Folder(pathlib.Path(sys.argv[1]))):
 
 @contextmanager
 def hold(path):
-    with closing(Folder(path)) as folder, locked(folder):
+    with Folder(path) as folder, locked(folder):
         yield
 
 

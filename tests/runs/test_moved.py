@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import trainer_pure
+from src_pure.errors import ConfigError
 from src_pure.runs import loop, resume
 from tests.runs.conftest import OPTIONS
 from tests.runs.test_resume import assert_same_run, disturbed
@@ -40,6 +41,8 @@ def replaced_by_a_link(folder, elsewhere):
 
 
 def checkpoints_replaced(folder, elsewhere):
+    if elsewhere.exists():
+        return
     (folder / "checkpoints").rename(elsewhere)
     (folder / "checkpoints").mkdir()
 
@@ -131,7 +134,7 @@ def test_an_empty_folder_of_the_user_stays(tmp_path, monkeypatch):
 
 def test_starts_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "compile_program", lambda *_: (_ for _ in ()).throw(ConnectionError("stop")))
+    monkeypatch.setattr(loop, "compile_program", lambda *_: (_ for _ in ()).throw(ConfigError("stop")))
     seen = []
     monkeypatch.setattr(trainer_pure, "open_sinks", lambda *arguments: seen.append(arguments[2].path) or [])
     monkeypatch.setattr(resume, "datetime", MagicMock(now=lambda: datetime(2026, 1, 2, 3, 4, 5)))

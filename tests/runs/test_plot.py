@@ -74,7 +74,7 @@ def test_one_seed_gets_no_interval():
         (["{run}", "--metric", "sucess_rate"], "did you mean success_rate?); known: episodes, episode_return,"),
         (["{run}", "{run}/none"], "no run folder {run}/none"),
         (["{run}/.."], "no metrics.parquet in {run}/.."),
-        (["{run}", "--bins", "0"], "--bins must be at least 1, got 0"),
+        (["{run}", "--bins", "0"], "--bins/--smooth: must be a whole number from 1 to 10,000, got '0'; see --help"),
         (["{run}", "--out", "curve.gif"], "--out must end in one of .png, .pdf, .svg, got curve.gif"),
         (["{run}", "--out", "{run}/config.yaml/a.png"], "{run}/config.yaml"),
     ],

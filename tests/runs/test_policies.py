@@ -13,15 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from flax.traverse_util import unflatten_dict
 
 import trainer_pure
-from src_pure import load_policy
+from src_pure import load_actor_critic, load_policy
 from src_pure.build import ConfigError, build, compose
 from src_pure.errors import CheckpointError
+from src_pure.ops import distribution
 from src_pure.runs import loop, sealed
+from src_pure.runs import policies as policies_module
 from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import newest_checkpoint, read_params, warm_start
+from src_pure.runs.policies import export_policy, newest_checkpoint, params_of, read_params, warm_start
 from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
@@ -123,6 +126,50 @@ def test_memory_is_cleared_where_an_episode_starts(policies):
     assert action.shape == (3,) and jnp.issubdtype(action.dtype, jnp.integer)
 
 
+@pytest.fixture(scope="module")
+def robot(unbroken, tmp_path_factory):
+    """The policy of a PointRobot, whose actions lie within 0.1 while those drawn spread by 1, and its experiment."""
+    task = ["task=gymnax", "task.env_name=PointRobot-misc", "observation.last_action=true"]
+    experiment = build(compose([*task, "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]))
+    params = jax.tree.map(lambda x: 0.1 * np.ones((1, *x.shape), x.dtype), params_of(experiment))
+    folder = tmp_path_factory.mktemp("robot") / "policy"
+    arrays = {f"learner.params.{name}": x for name, x in named_arrays(params).items()}
+    checkpoint = read(unbroken / "checkpoints" / "10")._replace(config=experiment.config)
+    export_policy(checkpoint, arrays, 0, folder)
+    return folder, experiment
+
+
+def test_vectors_are_clipped_to_the_action_space_and_shown_so(robot):
+    """As in training, where the environment and its next observation get the clipped ones."""
+    folder, experiment = robot
+    initialize_carry, act = load_policy(folder)
+    state, timestep = jax.jit(experiment.env.reset)(jax.random.key(0))
+    carry, action = act(jax.random.key(1), initialize_carry(4), timestep.obs, timestep.reset)
+    assert action.shape == (4, 2) and action.dtype == jnp.float32
+    assert np.abs(action).max() == np.float32(0.1)
+    _, timestep = jax.jit(experiment.env.step)(jax.random.key(2), state, action)
+    np.testing.assert_array_equal(timestep.obs[:, -2:], action)
+    assert np.abs(act(None, carry, timestep.obs, timestep.reset)[1]).max() == np.float32(0.1)
+
+
+def test_the_probability_of_an_action_comes_from_the_actor_critic(robot):
+    folder, experiment = robot
+    initialize_carry, apply = load_actor_critic(folder)
+    _, act = load_policy(folder)
+    _, timestep = jax.jit(experiment.env.reset)(jax.random.key(0))
+    carry, output = apply(initialize_carry(4), timestep.obs, timestep.reset)
+    drawn = distribution.sample(jax.random.key(1), output.logits)
+    assert np.abs(drawn).max() > 0.1 and output.value.shape == (4,)
+    np.testing.assert_array_equal(
+        jnp.clip(drawn, -0.1, 0.1), act(jax.random.key(1), initialize_carry(4), timestep.obs, timestep.reset)[1]
+    )
+    mean, log_std = output.logits
+    wanted = scipy.stats.norm.logpdf(drawn, mean, np.exp(log_std)).sum(axis=-1)
+    np.testing.assert_allclose(distribution.log_prob(output.logits, drawn), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="the policy needs obs float32"):
+        apply(carry, timestep.obs[:, 1:], timestep.reset)
+
+
 def observation_size(folder):
     return build(json.loads((folder / "policy.json").read_text())["config"]).env.observation_space.shape[0]
 
@@ -136,7 +183,7 @@ def test_observations_that_are_not_the_tasks_are_refused(policies):
         (np.zeros((2, size), np.int32), rf"int32 \[2, {size}\]"),
         (np.zeros((3, size), np.float32), rf"float32 \[3, {size}\] and \[2\]"),
     ]:
-        with pytest.raises(ValueError, match=rf"obs float32 \[B, {size}\] and reset \[B\], got {found}"):
+        with pytest.raises(ValueError, match=rf"needs obs float32 \[B, {size}\] and reset \[B\], got {found}"):
             act(None, carry, obs, reset)
 
 
@@ -154,28 +201,61 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
     )
     assert export.main([str(folder), "run=best", "metric=episode_return"]) == 0
     assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: episode_return -0.250, sampled")
+    rows.loc[last & (rows["run"] == 1), "episodes"] = 1  # of 8: luck
+    rows.to_parquet(folder / "evaluation.parquet")
+    assert export.main([str(folder), f"out={folder / 'x'}"]) == 0
+    assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: success_rate 0.250, sampled")
+    rows.assign(episodes=7).to_parquet(folder / "evaluation.parquet")
+    assert export.main([str(folder)]) == 2
+    assert "no run has a success_rate over 8 episodes in the last evaluation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         (["run=2"], "run must be one of 0 to 1, got 2"),
-        (["run=-1"], "run must be a number without metric=NAME, or best, got run=-1"),
-        (["run=0", "metric=episode_return"], "run must be a number without metric=NAME, or best"),
+        (["run=-1"], "run must be best, or the number of a run without metric=NAME, got run=-1"),
+        (["run=0", "metric=episode_return"], "run must be best, or the number of a run without metric=NAME"),
+        ([f"run={10**9}"], "run must be one of 0 to 1, got 1000000000"),
+        ([f"run=1{'0' * 5000}"], "run must be best, or the number of a run without metric=NAME, got run=1000"),
         (["metric=loss"], "metric must be one of episode_return, episode_length, success_rate, got 'loss'"),
         (["seed=3"], "options are run=N|best, metric=NAME and out=FOLDER, got seed=3"),
         (["a\nb=3"], "options are run=N|best, metric=NAME and out=FOLDER, got a b=3"),
         (["run"], "options are run=N|best, metric=NAME and out=FOLDER, got run"),
         (["run=0", "out={run}"], "{run} is there already; choose another out=FOLDER or delete it"),
-        (["run=0", "out={run}/config.yaml/x"], "cannot write {run}/config.yaml/x: File exists"),
+        (["run=0", f"out={{run}}/{'x' * 300}"], "{run}/" + "x" * 300 + ": File name too long"),
+        (["run=0", "out={run}/config.yaml/x"], "{run}/config.yaml: File exists"),
     ],
 )
 def test_wrong_options_are_one_line_and_write_nothing(unbroken, capsys, options, error):
     before = sorted(unbroken.rglob("*"))
     assert export.main([str(unbroken), *(option.format(run=unbroken) for option in options)]) == 2
     found = capsys.readouterr().err
-    assert found.startswith(f"export.py: {error.format(run=unbroken)}") and found.count("\n") == 1
+    assert found.startswith(f"error: {error.format(run=unbroken)}") and found.count("\n") == 1
     assert sorted(unbroken.rglob("*")) == before
+
+
+def test_what_a_killed_export_left_is_not_in_the_way(unbroken, tmp_path):
+    """Nor is what another process writes at the moment."""
+    partial = tmp_path / ".policy.partial"
+    partial.mkdir()
+    assert export.main([str(unbroken), "run=0", f"out={tmp_path / 'policy'}"]) == 0
+    assert read_params(tmp_path / "policy")[0] and partial.exists()
+
+
+def test_an_export_that_another_one_was_faster_than_is_refused(unbroken, tmp_path, monkeypatch, capsys):
+    """In one line, and the first policy stays whole."""
+    out, serialize = tmp_path / "policy", policies_module.serialization.msgpack_serialize
+
+    def meanwhile(params):
+        monkeypatch.undo()
+        assert export.main([str(unbroken), "run=1", f"out={out}"]) == 0
+        return serialize(params)
+
+    monkeypatch.setattr(policies_module.serialization, "msgpack_serialize", meanwhile)
+    assert export.main([str(unbroken), "run=0", f"out={out}"]) == 2
+    assert f"error: {out} is there already; choose another out=FOLDER or delete it\n" == capsys.readouterr().err
+    assert json.loads((out / "policy.json").read_text())["run"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_path, capsys):

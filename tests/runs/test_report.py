@@ -1,52 +1,17 @@
 import subprocess
-from statistics import NormalDist
 
 import jax
 import numpy as np
 import pandas as pd
-import pytest
 
-from src_pure.runs.report import (
-    bootstrap_interval,
-    final_scores,
-    git_commit,
-    learning_curve,
-    versions,
-)
+from src_pure.runs.intervals import interval
+from src_pure.runs.report import final_scores, git_commit, learning_curve, versions
 
 
-def test_bootstrap_interval_matches_the_exact_distribution_of_two_values():
-    # two draws of {0, 1}: the mean is 0, 1/2, 1 with probability 1/4, 1/2, 1/4
-    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
-    assert bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
-
-
-def test_bootstrap_interval_matches_the_normal_limit():
-    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
-    low, high = bootstrap_interval(values, num_resamples=4000, level=0.9)
-    expected = NormalDist(values.mean(), values.std() / np.sqrt(len(values)))
-    np.testing.assert_allclose([low, high], [expected.inv_cdf(0.05), expected.inv_cdf(0.95)], atol=0.02)
-
-
-def test_bootstrap_interval_is_repeatable_and_its_seed_matters():
-    values = np.random.default_rng(0).normal(size=6)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
-
-
-def test_bootstrap_interval_draws_inside_every_task():
-    values = np.array([[0.0, 100.0]] * 5)  # all runs alike, tasks far apart
-    assert bootstrap_interval(values) == (50.0, 50.0)
-
-
-@pytest.mark.parametrize("values", [[], [0.7]])
-def test_one_run_has_no_interval(values):
-    assert bootstrap_interval(values) == (None, None)
-
-
-def evaluation_row(run, update, mode, episodes, success_rate, episode_return=0.0):
+def evaluation_row(run, update, mode, episodes, success_rate, episode_return=0.0, unfinished=0):
     row = {"run": run, "seed": run, "update": update, "env_steps": 10 * update, "mode": mode, "episodes": episodes}
-    return {**row, "unfinished": 0, "episode_return": episode_return, "episode_length": 5, "success_rate": success_rate}
+    row |= {"unfinished": unfinished, "episode_return": episode_return, "episode_length": 5}
+    return row | {"success_rate": success_rate}
 
 
 def test_final_scores_are_of_the_last_update_and_weigh_runs_equally():
@@ -55,7 +20,7 @@ def test_final_scores_are_of_the_last_update_and_weigh_runs_equally():
             evaluation_row(0, 1, "greedy", 50, 0.0),
             evaluation_row(1, 1, "greedy", 50, 0.0),
             evaluation_row(0, 2, "greedy", 10, 1.0, episode_return=4.0),
-            evaluation_row(1, 2, "greedy", 30, 0.5, episode_return=-1.0),
+            evaluation_row(1, 2, "greedy", 30, 0.5, episode_return=-1.0, unfinished=4),
             evaluation_row(0, 2, "sampled", 10, 0.25),
             evaluation_row(1, 2, "sampled", 0, np.nan),
         ]
@@ -63,14 +28,19 @@ def test_final_scores_are_of_the_last_update_and_weigh_runs_equally():
     scores = final_scores(frame)
     assert set(scores) == {"greedy", "sampled"}
     assert set(scores["greedy"]) == {"episode_return", "episode_length", "success_rate"}
-    assert scores["greedy"]["success_rate"] == {"mean": 0.75, "interval": [0.5, 1.0], "episodes": 40, "runs": 2}
-    assert scores["greedy"]["episode_return"]["mean"] == 1.5
-    assert scores["sampled"]["success_rate"] == {"mean": 0.25, "interval": None, "episodes": 10, "runs": 1}
+    counts = {"episodes": 40, "unfinished": 4, "runs": 2}
+    assert scores["greedy"]["success_rate"] == {"mean": 0.75, "interval": [0.0, 1.0], **counts}
+    interval_of_return = list(interval([4.0, -1.0]))
+    assert scores["greedy"]["episode_return"] == {"mean": 1.5, "interval": interval_of_return, **counts}
+    assert scores["greedy"]["episode_length"] == {"mean": 5.0, "interval": None, **counts}
+    one = {"mean": 0.25, "interval": None, "episodes": 10, "unfinished": 0, "runs": 1}
+    assert scores["sampled"]["success_rate"] == one
 
 
 def test_final_scores_without_any_episode_are_none():
     scores = final_scores(pd.DataFrame([evaluation_row(0, 2, "greedy", 0, np.nan)]))
-    assert scores["greedy"]["success_rate"] == {"mean": None, "interval": None, "episodes": 0, "runs": 0}
+    nothing = {"mean": None, "interval": None, "episodes": 0, "unfinished": 0, "runs": 0}
+    assert scores["greedy"]["success_rate"] == nothing
 
 
 def curve_frame() -> pd.DataFrame:
@@ -93,8 +63,8 @@ def test_learning_curve_weighs_by_episodes_inside_a_bin_and_runs_equally():
     # (0, 200]: run 0 has (1 * 0 + 3 * 1) / 4, run 1 has 0.25; (200, 400]: run 0 has 0.5, run 1 no episode
     np.testing.assert_allclose(curve.steps, [100, 300])
     np.testing.assert_allclose(curve.mean, [0.5, 0.5])
-    np.testing.assert_allclose(curve.low, [0.25, np.nan])
-    np.testing.assert_allclose(curve.high, [0.75, np.nan])
+    np.testing.assert_allclose(curve.low, [0.0, np.nan])  # of 0.25 and 0.75, as far as a rate goes
+    np.testing.assert_allclose(curve.high, [1.0, np.nan])
 
 
 def test_learning_curve_leaves_out_bins_without_an_episode():
@@ -106,6 +76,7 @@ def test_learning_curve_leaves_out_bins_without_an_episode():
 def test_learning_curve_of_a_loss_does_not_need_episodes():
     curve = learning_curve(curve_frame(), "policy_loss", bins=2)
     np.testing.assert_allclose(curve.mean, [(1.5 + 5.5) / 2, (3.5 + 7.5) / 2])
+    np.testing.assert_allclose([curve.low[0], curve.high[0]], interval([1.5, 5.5]))
 
 
 def test_learning_curve_of_nothing_is_empty():

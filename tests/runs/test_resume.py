@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -135,7 +134,7 @@ def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch
 
 def test_two_processes_never_share_a_folder(unbroken, tmp_path, capsys):
     folder = shutil.copytree(unbroken, tmp_path / "run")
-    with closing(Folder(folder)) as opened, locked(opened):
+    with Folder(folder) as opened, locked(opened):
         assert trainer_pure.main([*OPTIONS, f"run_dir={folder}", "total_steps=1280"]) == 5
     error = capsys.readouterr().err
     assert f"pid {os.getpid()};" in error and error.count("\n") == 1
@@ -323,7 +322,7 @@ def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
     rows = pd.read_parquet(folder / f"{table}.parquet")
-    with closing(RunDir.open(folder)) as run_dir, (folder / f"{table}.parquet").open("wb") as file:
+    with RunDir.open(folder) as run_dir, (folder / f"{table}.parquet").open("wb") as file:
         parquet.write(to_arrow(rows[rows["update"] != update]), file, run_dir.identity)
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
     assert f"{table}.parquet has no rows of update {update}, before checkpoint 10" in capsys.readouterr().err

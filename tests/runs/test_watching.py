@@ -1,13 +1,21 @@
 """An agent at play: one frame per state, what was done told below it, for every task that can be drawn."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from src_pure.build import ConfigError, build, compose
+from src_pure.envs.spaces import Box
+from src_pure.envs.vector import VectorEnv
+from src_pure.models.encoders import Flatten
+from src_pure.models.policy import ActorCritic
+from src_pure.models.rnn import GRU
 from src_pure.runs import watching
 from src_pure.runs.watching import player, write_gif
+from tests.probes import Aim
 
 TASKS = {
     "tmaze": ["task.corridor_len=4", "task.time_limit=5"],
@@ -68,6 +76,28 @@ def test_it_tells_what_the_agent_does_and_has_to_remember(said):
         )
     else:
         assert last[1] == "cut off after 3 steps"
+
+
+class RenderedAim(Aim):
+    """An episode of one step whose action must lie within 0.01."""
+
+    def action_space(self, params):
+        return Box(-0.01, 0.01, (2,))
+
+    def render(self, state, params):
+        return jax.numpy.zeros((8, 8, 3), jax.numpy.uint8)
+
+
+def test_a_vector_is_shown_as_it_acted(said):
+    """That is, clipped to the action space."""
+    env = VectorEnv(RenderedAim(), (), 1)
+    policy = ActorCritic(Flatten(), GRU(4), 2, head_size=None, continuous=True)
+    built = replace(experiment("tmaze"), env=env, policy=policy)
+    obs = jax.numpy.zeros((1, 1, 1))
+    params = policy.init(jax.random.key(0), policy.initialize_carry(1), obs, obs[..., 0] == 0)
+    player(built, params, False, 3)(jax.random.key(0))
+    action = said[0][1].removeprefix("action [").partition("]")[0].split()
+    assert [abs(float(x)) for x in action] == [0.01, 0.01]
 
 
 def test_what_has_no_pictures_is_refused():
