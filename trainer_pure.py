@@ -44,11 +44,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
+    parser.add_argument("--trust", action="append", default=[])
+    parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("overrides", nargs="*")
     try:
         options = parser.parse_intermixed_args(arguments)
+        if options.multirun:
+            raise ConfigError(
+                "one command trains one setting: leave out --multirun; for several seeds write num_seeds=3"
+            )
         config = compose(options.overrides, options.config)
-        experiment = build(config)
+        experiment = build(config, options.trust)
     except (ConfigError, OSError) as error:
         return stop(WRONG_INPUT, error)
     if options.help:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.envs.memory_chain import SWEEPS
 from src_pure.runs.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, read_sweep
 
@@ -16,13 +17,14 @@ def main(command_line: Sequence[str] | None = None) -> int:
         f"{NUM_EPISODES:,} episodes of training is below {SOLVED_BELOW} of that of guessing."
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder of task=bsuite, one or more each")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     options = parser.parse_args(command_line)
     try:
         if not options.runs:
             raise ValueError("no run folder given: name those of a sweep, python scripts/bsuite_score.py RUN...")
         if len({run.resolve() for run in options.runs}) < len(options.runs):
             raise ValueError("the same run folder is given twice")
-        sweep = read_sweep(options.runs)
+        sweep = read_sweep(options.runs, options.trust)
     except (OSError, ValueError) as error:
         print(f"bsuite_score.py: {error}", file=sys.stderr)
         return 2

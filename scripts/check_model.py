@@ -1,18 +1,18 @@
 """Whether a memory model keeps its promises (src_pure/models/base.py): python scripts/check_model.py model=NAME
 
     python scripts/check_model.py model=gtrxl model.memory_len=32
-    python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64
+    python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64 --trust my_package
 
 With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from src_pure.build import ConfigError, compose, instantiate
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.conformance import NUM_STEPS, WINDOWS, ModelError, check_model
 from src_pure.runs.sealed import one_line
 
@@ -26,7 +26,8 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, help=f"of a history (default: {WINDOWS} times model.memory_len, at least {NUM_STEPS})"
     )
-    return parser.parse_args(command_line)
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
+    return parser.parse_intermixed_args(command_line)
 
 
 def model_component(overrides: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     options = arguments(command_line)
     try:
         component = model_component(options.overrides)
-        model = instantiate(component, "model", "initialize_carry")
+        model = instantiate(component, "model", options.trust)
         if options.steps is not None and options.steps < 2:
             raise ConfigError(f"--steps must be at least 2, got {options.steps}")
         checks = check_model(model, options.steps)
@@ -60,5 +61,4 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())  # a class beside the caller can be named
     sys.exit(main())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src_pure.build import ConfigError
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
 from src_pure.runs.sealed import CheckpointError, one_line
 
@@ -25,6 +26,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="run=N|best, metric=NAME, out=FOLDER")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     return parser.parse_args(command_line)
 
 
@@ -37,7 +39,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def export(folder: Path, options: Sequence[str]) -> Path:
+def export(folder: Path, options: Sequence[str], trust: Sequence[str] = ()) -> Path:
     """The folder of the policy, written."""
     chosen = parse(options)
     checkpoint, arrays, problems = newest_checkpoint(folder)
@@ -53,7 +55,7 @@ def export(folder: Path, options: Sequence[str]) -> Path:
     else:
         number = int(run)
     out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
-    export_policy(checkpoint, arrays, number, out)
+    export_policy(checkpoint, arrays, number, out, trust)
     return out
 
 
@@ -61,7 +63,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     """0 when the policy is written, 2 for wrong input."""
     options = arguments(command_line)
     try:
-        print(export(options.folder, options.options))
+        print(export(options.folder, options.options, options.trust))
     except (ConfigError, CheckpointError, OSError) as error:
         print(f"export.py: {one_line(error)}", file=sys.stderr)
         return 2

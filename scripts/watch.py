@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from src_pure.build import ConfigError, Experiment, build
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
 from src_pure.runs.sealed import CheckpointError, one_line
@@ -32,6 +33,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of episodes and actions (0)")
     parser.add_argument("--max-steps", type=int, default=500, help="an episode that is longer is cut off (500)")
     parser.add_argument("--out", type=Path, help="GIF to write (default: <RUN>/plots/<policy>.gif)")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     options = parser.parse_args(command_line)
     for name in ("episodes", "max_steps"):
         if getattr(options, name) < 1:
@@ -60,7 +62,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         checkpoint, arrays, damaged = newest_checkpoint(options.run_dir)
         for line in damaged:
             print(line, file=sys.stderr)
-        experiment = build(checkpoint.config)
+        experiment = build(checkpoint.config, options.trust)
         trained = with_params(experiment, params_of_run(checkpoint, arrays, options.run), checkpoint.path)
         params = params_for(options.policy, experiment, trained, options.run)
         keys = jax.random.split(jax.random.key(options.seed), options.episodes)

@@ -1,6 +1,7 @@
 """Imports go down only.
 
 types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
+types <- configuration <- build
 """
 
 import ast
@@ -19,9 +20,10 @@ BELOW = {
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train"}
-BELOW["build"] = BELOW["train"]
-BELOW["usage"] = {"build"}
-BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build"}
+BELOW["configuration"] = {"types"}
+BELOW["build"] = BELOW["train"] | {"configuration"}
+BELOW["usage"] = {"build", "configuration"}
+BELOW["runs"] = BELOW["train"] | {"train", "evaluate", "build", "configuration"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 
 

@@ -5,7 +5,7 @@
            sha256.json     the digests of both
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ InitializeCarry = Callable[[int], Carry]
 Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
 
 
-def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int, folder: Path) -> None:
+def export_policy(
+    checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int, folder: Path, trust: Sequence[str] = ()
+) -> None:
     """Writes the policy of one run of a checkpoint's arrays; raises FileExistsError for a folder that is there."""
     params = params_of_run(checkpoint, arrays, run)
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
-    seed = build(checkpoint.config).settings.seeds[run]
+    seed = build(checkpoint.config, trust).settings.seeds[run]
     description = {"format": FORMAT, "run": run, "seed": seed, "update": checkpoint.update}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +106,11 @@ def read_params(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return description, serialization.msgpack_restore((folder / PARAMS).read_bytes())
 
 
-def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
+def load_policy(folder: str | Path, trust: Sequence[str] = ()) -> tuple[InitializeCarry, Act]:
     """(initialize_carry, act) of an exported policy; see src_pure.load_policy."""
     folder = Path(folder)
     description, arrays = read_params(folder)
-    experiment = build(description["config"])
+    experiment = build(description["config"], trust)
     params = with_params(experiment, arrays, folder)
     policy, space = experiment.policy, experiment.env.observation_space
 
