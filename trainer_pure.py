@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
@@ -16,6 +17,7 @@ from threading import Event
 from typing import Any
 
 import jax
+import platformdirs
 
 from src_pure.build import CONFIG_FILE, ConfigError, Experiment, build, compose
 from src_pure.models.policy import num_parameters
@@ -179,8 +181,33 @@ def command_line(arguments: Sequence[str]) -> int:
     return code
 
 
-if __name__ == "__main__":
+def keep_compiled_programs() -> None:
+    """Sets the folder where jax keeps them; one that cannot be written is named, and training goes on without."""
+    project = Path(__file__).resolve().parent
+    checkout = (project / "pyproject.toml").is_file()
+    default = project / ".cache" / "jax" if checkout else platformdirs.user_cache_path("src-pure") / "jax"
+    folder = jax.config.jax_compilation_cache_dir or str(default)
+    try:
+        if "://" not in folder:  # else jax writes to a bucket
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0")
+    except OSError as error:
+        with suppress(OSError):
+            print(
+                f"warning: compiled programs are not kept: {error}; JAX_COMPILATION_CACHE_DIR moves them",
+                file=sys.stderr,
+            )
+        folder = None
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def program() -> int:
+    """The exit code of the process."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
-    sys.exit(command_line(sys.argv[1:]))
+    keep_compiled_programs()
+    return command_line(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(program())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from src_pure.configuration.errors import ConfigError
+from src_pure.configuration.errors import ConfigError, shown
 from src_pure.configuration.files import parse_yaml
 from src_pure.configuration.names import (
     COMPONENTS,
@@ -38,15 +38,16 @@ class Override(NamedTuple):
 def parse(given: str) -> Override:
     """The parts of an argument; raises ConfigError for one that has no meaning."""
     name, equals, text = given.partition("=")
+    start = given[:100]
     key = name.lstrip("+")
     if name.startswith("~"):
-        raise ConfigError(f"{given}: nothing can be deleted from a configuration, only set to another value")
+        raise ConfigError(f"{start}: nothing can be deleted from a configuration, only set to another value")
     if not equals or not key:
-        raise ConfigError(f"an argument must be KEY=VALUE, got {given[:100]!r}; see --help")
+        raise ConfigError(f"an argument must be KEY=VALUE, got {start!r}; see --help")
     if key.partition(".")[0] == "hydra":
-        raise ConfigError(f"{given}: Hydra's own settings have no meaning here")
+        raise ConfigError(f"{start}: Hydra's own settings have no meaning here")
     if key in COMPONENTS and name != key:
-        raise ConfigError(f"{given}: {key} is always there, so write {key}={text}")
+        raise ConfigError(f"{start}: {key} is always there, so write {key}={text}")
     if key in experiment_groups() and name == key and text in known_names(key):
         raise ConfigError(f"{key} is a group of experiments: write +{given}")
     if (key in COMPONENTS or key in experiment_groups()) and text not in known_names(key):
@@ -117,7 +118,7 @@ def value_of(override: Override, old: Any) -> Any:
         value = parse_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(
-            f"{key} must be a value such as 3, 1e-3, true, null, [1, 2] or {{a: 1}}, got {text!r}"
+            f"{key} must be a value such as 3, 1e-3, true, null, [1, 2] or {{a: 1}}, got {shown(text)}"
         ) from error
     if not quoted:
         _check_one_value(key, text, value, old)
@@ -126,16 +127,16 @@ def value_of(override: Override, old: Any) -> Any:
 
 def _check_one_value(key: str, text: str, value: Any, old: Any) -> None:
     """Raises ConfigError for what other programs read as several settings: 1,2 or range(3)."""
-    call = re.fullmatch(r"\w*\((.*)\)", text)
+    start, call = text[:100], re.fullmatch(r"\w*\((.*)\)", text)
     several = isinstance(value, str) and ("," in text or call)
     if key == "seed" and (several or isinstance(value, str | list)):
-        raise ConfigError(f"seed must be one value, got {text}; {_several_seeds(text)}")
+        raise ConfigError(f"seed must be one value, got {start}; {_several_seeds(text)}")
     if several or (isinstance(value, list) and isinstance(old, int | float)):
         inner = call[1] if call else text.strip("[]")
-        first = inner.partition(",")[0].strip()
+        first = inner.partition(",")[0].strip()[:100]
         if isinstance(old, list):
-            raise ConfigError(f"{key} must be a list, got {text}: write {key}=[{inner}]")
-        raise ConfigError(f"{key} must be one value, got {text}; run one command for each value: write {key}={first}")
+            raise ConfigError(f"{key} must be a list, got {start}: write {key}=[{inner[:100]}]")
+        raise ConfigError(f"{key} must be one value, got {start}; run one command for each value: write {key}={first}")
 
 
 def _several_seeds(text: str) -> str:
