@@ -53,9 +53,16 @@ def test_installed_commands_work_from_any_folder(installed):
     assert done.returncode == 0 and "cells from the start to the junction" in done.stdout, done.stderr
     done = installed("src-pure-train", *TINY, "run_dir=run")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert (installed.folder / "run" / "summary.json").is_file() and any((installed.cache / "src-pure").rglob("*-cache"))
+    assert (installed.folder / "run" / "summary.json").is_file() and any(
+        (installed.cache / "src-pure").rglob("*-cache")
+    )
     assert sorted(path.name for path in installed.folder.iterdir()) == ["run"]
-    for command in (["plot", "run"], ["export", "run"], ["watch", "run", "--episodes", "1"], ["check-model", "model=gruu"]):
+    for command in (
+        ["plot", "run"],
+        ["export", "run"],
+        ["watch", "run", "--episodes", "1"],
+        ["check-model", "model=gruu"],
+    ):
         done = installed(f"src-pure-{command[0]}", *command[1:])
         assert done.returncode == (2 if "gruu" in command[1] else 0), done.stderr
     assert installed("src-pure-bsuite-score", "run").returncode == 2

@@ -2,13 +2,17 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import trainer_pure
+from scripts import bsuite_score, export, watch
+from src_pure import load_policy
 from src_pure.build import ConfigError, build, compose, instantiate
 from src_pure.configuration.targets import KINDS
+from src_pure.runs import bsuite, policies
 
 GRU = {"_target_": "src_pure.models.rnn.GRU", "size": 8}
 SHELL = "touch {mark}"
@@ -118,6 +122,31 @@ def test_a_hostile_configuration_runs_nothing(stranger, capsys):
             build(json.loads(json.dumps(hostile)))
         assert not (stranger / "mark").exists(), component
     assert "evil" not in sys.modules
+
+
+def test_an_exported_policy_runs_nothing(stranger, monkeypatch):
+    hostile = build(compose(["model=gru"])).config | {"model": {"_target_": "evil.Evil"}}
+    monkeypatch.setattr(policies, "read_params", lambda folder: ({"config": hostile}, {}))
+    with pytest.raises(ConfigError, match="add --trust evil"):
+        load_policy(stranger)
+    assert not (stranger / "mark").exists()
+    with pytest.raises(ConfigError, match="must be a memory model: a flax module"):
+        load_policy(stranger, trust=("evil",))
+    assert (stranger / "mark").exists()
+
+
+@pytest.mark.parametrize("script", [watch, export, bsuite_score])
+def test_scripts_run_nothing(script, stranger, monkeypatch, capsys):
+    """They read the configuration of a run folder; --trust reaches the place where it is built."""
+    hostile = build(compose(["model=gru"])).config | {"model": {"_target_": "evil.Evil"}}
+    checkpoint = SimpleNamespace(config=hostile, update=1, path=stranger)
+    for module in (watch, export):
+        monkeypatch.setattr(module, "newest_checkpoint", lambda folder: (checkpoint, {}, []))
+    monkeypatch.setattr(bsuite, "read_config", lambda path: hostile)
+    for trust, message in (([], "add --trust evil"), (["--trust", "evil"], "must be a memory model: a flax module")):
+        assert script.main([str(stranger), *trust]) == 2
+        assert message in capsys.readouterr().err
+        assert (stranger / "mark").exists() == bool(trust)
 
 
 def test_the_error_names_the_word_that_allows(stranger):
