@@ -50,7 +50,9 @@ class Experiment:
 
 
 def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
-    """The configuration for command-line overrides of a file, as plain values; raises ConfigError.
+    """The configuration for command-line overrides of a file, as plain values.
+
+    Raises ConfigError, or OSError for a file that cannot be read.
 
     Groups belong to the project's own configuration. Any other file is read as it stands: it names no other files.
     """
@@ -58,6 +60,8 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
     if os.path.realpath(config_file) == str(CONFIG_FILE):
         config = chosen(choices(parsed))
     else:
+        if not config_file.is_file():
+            raise ConfigError(f"no configuration file {config_file}")
         if config_file.suffix != ".yaml":
             raise ConfigError(f"--config must be a .yaml file, got {config_file}")
         if groups := [override.given for override in parsed if is_choice(override)]:

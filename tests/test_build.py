@@ -125,7 +125,7 @@ WRONG = {
     "wandb=offline": "wandb is a section: set its values as wandb.NAME=VALUE, got 'offline'",
     "run_dir=": "run_dir: ",
     "tmaze=agalite": "write +tmaze=agalite",
-    "model=grru": "did you mean gru?",
+    "model=grru": "did you mean model=gru?",
     "model=null": "model must be one of",
     "~model": "nothing can be deleted",
     "model._target_=no.such.Class": "add --trust no (in Python trust=('no',))",

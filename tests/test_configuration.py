@@ -96,13 +96,16 @@ HINTED = [
     ["+tmaze=gru", "+bsuite=gru"], ["checkpoint.mintes=2"],
     ["task=gymnax", "task.env_name=MemoryChain-bsuite", "task.options.num_bits=2"],
     ["task=gymnax", "task.env_name=CartPole"], ["task._target_=tests.probes.BrokenTMaze"],
+    ["trust=tests"], ["++tmaze=agalit"], ["tmaze=agalit"], ["encoder=mlp", "+encoder.sizes=8,8"], ["+seed=0,1"],
 ]  # fmt: skip
 
 
 def corrected(arguments, message):
     """The arguments as the message says; None if it does not say how."""
-    if "leave out --multirun" in message:
-        arguments = [text for text in arguments if text not in ("-m", "--multirun")]
+    if match := re.search("leave out ([^;]+)", message):
+        arguments = [text for text in arguments if text not in (*match[1].split(), "-m")]
+        if "write" not in message:
+            return arguments
     wrong = arguments[-1] if arguments else ""
     key, _, value = wrong.partition("=")
     if match := re.search(r"--trust (\w+)", message):
@@ -110,7 +113,7 @@ def corrected(arguments, message):
     if match := re.search(r"write ([^;]+)", message):
         return [*arguments[:-1], *match[1].split()]
     if match := re.search(r"did you mean (\S+)\?", message):
-        new = match[1] if "unknown key" in message else f"{key}={match[1]}"
+        new = match[1] if "unknown key" in message or "=" in match[1] else f"{key}={match[1]}"
         return [*arguments[:-1], new if "=" in new else wrong.replace(key.strip("+"), new, 1)]
     if match := re.search(r"follows from (\w+): set that", message):
         return [*arguments[:-1], f"{match[1]}={value}"]

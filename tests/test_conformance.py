@@ -195,7 +195,7 @@ def test_an_error_that_is_no_number_fails():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=gruu"], "did you mean gru?"),
+        (["model=gruu"], "did you mean model=gru?"),
         (["model=gru", "model.size=0"], "model.size must be greater than 0"),
         (["model._target_=nowhere.Model", "--trust=nowhere"], "cannot be imported"),
         (

@@ -81,7 +81,7 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A resolved configuration, not yet validated; raises ConfigError for any other file."""
+    """A resolved configuration, not yet validated; raises ConfigError for another file, OSError for one out of reach."""
     try:
         config = parse_yaml(read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -97,16 +97,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file of at most MAX_BYTES; nothing else is opened, and nothing waits for a writer."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError(f"{path} is not a file")
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"no configuration file {path}: {getattr(error, 'strerror', error)}") from error
+    """The content of a regular file of at most MAX_BYTES; nothing else is opened, and nothing waits for a writer.
+
+    Raises ConfigError, or OSError where the file cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ConfigError(f"{path} is not a file")
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path} is longer than {MAX_BYTES:,} bytes, which no configuration is")
     return content

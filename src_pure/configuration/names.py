@@ -51,5 +51,5 @@ def unknown_choice(group: str, name: str) -> ConfigError:
     """The error for a name that no YAML file of a group has."""
     known = known_names(group.lstrip("+"))
     closest = difflib.get_close_matches(name[:100], known, n=1)
-    hint = f"; did you mean {closest[0]}?" if closest else ""
+    hint = f"; did you mean {group}={closest[0]}?" if closest else ""
     return ConfigError(f"{group} must be one of {', '.join(known)}, got {name[:100]!r}{hint}")

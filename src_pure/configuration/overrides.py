@@ -38,20 +38,15 @@ class Override(NamedTuple):
 def parse(given: str) -> Override:
     """The parts of an argument; raises ConfigError for one that has no meaning."""
     name, equals, text = given.partition("=")
-    start = given[:100]
-    key = name.lstrip("+")
+    key, start = name.lstrip("+"), given[:100]
     if name.startswith("~"):
         raise ConfigError(f"{start}: nothing can be deleted from a configuration, only set to another value")
     if not equals or not key:
         raise ConfigError(f"an argument must be KEY=VALUE, got {start!r}; see --help")
+    if key == "trust":
+        raise ConfigError(f"trust is an option of the command line: write --{start.lstrip('+')}")
     if key.partition(".")[0] == "hydra":
         raise ConfigError(f"{start}: Hydra's own settings have no meaning here")
-    if key in COMPONENTS and name != key:
-        raise ConfigError(f"{start}: {key} is always there, so write {key}={text}")
-    if key in experiment_groups() and name == key and text in known_names(key):
-        raise ConfigError(f"{key} is a group of experiments: write +{given}")
-    if (key in COMPONENTS or key in experiment_groups()) and text not in known_names(key):
-        raise unknown_choice(key if key in COMPONENTS else f"+{key}", text)
     return Override(given, name != key, key, text)
 
 
@@ -61,11 +56,20 @@ def is_choice(override: Override) -> bool:
 
 
 def choices(overrides: Sequence[Override]) -> list[str]:
-    """What is chosen, as Hydra's overrides; of a group that is named twice the last one."""
-    chosen = {override.key: override.given for override in overrides if is_choice(override)}
-    experiments = [given for given in chosen.values() if given.startswith("+")]
+    """The choices among overrides, as Hydra writes them; of a component that is named twice the last one."""
+    chosen = {}
+    for override in filter(is_choice, overrides):
+        key, text, component = override.key, override.text, override.key in COMPONENTS
+        if text not in known_names(key):
+            raise unknown_choice(key if component else f"+{key}", text)
+        if component and override.new:
+            raise ConfigError(f"{override.given}: {key} is always there, so write {key}={text}")
+        if not component and not override.new:
+            raise ConfigError(f"{key} is a group of experiments: write +{override.given}")
+        chosen[key] = f"{key}={text}" if component else f"+{key}={text}"
+    experiments = [choice for choice in chosen.values() if choice.startswith("+")]
     if len(experiments) > 1:
-        raise ConfigError(f"a training is of one experiment, got {' and '.join(experiments)}: write {experiments[0]}")
+        raise ConfigError(f"a training is of one experiment: leave out {' and '.join(experiments[1:])}")
     return list(chosen.values())
 
 
@@ -81,7 +85,7 @@ def apply(config: dict[str, Any], override: Override) -> None:
         if inner is None and override.new:
             inner = section[parent] = {}
         if inner is None and parent in section:
-            raise ConfigError(f"{override.key} is not there yet: write +{override.given}")
+            raise ConfigError(f"{override.key} is not there yet: write +{override.given[:100]}")
         if inner is None:
             raise unknown_key(override.key, known_keys(config))
         if not isinstance(inner, dict):
@@ -121,29 +125,30 @@ def value_of(override: Override, old: Any) -> Any:
             f"{key} must be a value such as 3, 1e-3, true, null, [1, 2] or {{a: 1}}, got {shown(text)}"
         ) from error
     if not quoted:
-        _check_one_value(key, text, value, old)
+        _check_one_value(override, value, old)
     return value
 
 
-def _check_one_value(key: str, text: str, value: Any, old: Any) -> None:
+def _check_one_value(override: Override, value: Any, old: Any) -> None:
     """Raises ConfigError for what other programs read as several settings: 1,2 or range(3)."""
-    start, call = text[:100], re.fullmatch(r"\w*\((.*)\)", text)
+    name, text = override.given.partition("=")[0], override.text[:100]
+    call = re.fullmatch(r"\w*\((.*)\)", text)
     several = isinstance(value, str) and ("," in text or call)
-    if key == "seed" and (several or isinstance(value, str | list)):
-        raise ConfigError(f"seed must be one value, got {start}; {_several_seeds(text)}")
+    if override.key == "seed" and isinstance(value, str | list):
+        raise ConfigError(f"seed must be one value, got {text}; {_several_seeds(text)}")
     if several or (isinstance(value, list) and isinstance(old, int | float)):
         inner = call[1] if call else text.strip("[]")
-        first = inner.partition(",")[0].strip()[:100]
         if isinstance(old, list):
-            raise ConfigError(f"{key} must be a list, got {start}: write {key}=[{inner[:100]}]")
-        raise ConfigError(f"{key} must be one value, got {start}; run one command for each value: write {key}={first}")
+            raise ConfigError(f"{override.key} must be a list, got {text}: write {name}=[{inner}]")
+        hint = f"run one command for each value: write {name}={inner.partition(',')[0].strip()}"
+        raise ConfigError(f"{override.key} must be one value, got {text}; {hint}")
 
 
 def _several_seeds(text: str) -> str:
     """How to train with the seeds that a text seems to mean."""
-    numbers = [int(number) for number in re.findall(r"\d{1,9}", text)[:1000]]
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", text)]
     seeds = range(*numbers) if text.startswith("range(") and 1 <= len(numbers) <= 2 else numbers
-    if len(seeds) > 1 and all(after - before == 1 for before, after in pairwise(seeds[:1000])):
+    if len(seeds) > 1 and all(after - before == 1 for before, after in pairwise(seeds[:100])):
         return f"for these seeds write seed={seeds[0]} num_seeds={len(seeds)}"
     return "the seeds of a command follow each other: for 0, 1 and 2 write seed=0 num_seeds=3"
 

@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 Text = Annotated[str, pydantic.AfterValidator(printable)]
-Folder = Annotated[Text, MinLen(1), pydantic.AfterValidator(os.path.expanduser)]
+Folder = Annotated[str, MinLen(1), pydantic.AfterValidator(printable), pydantic.AfterValidator(os.path.expanduser)]
 
 
 class Section(pydantic.BaseModel):

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from src_pure.build import ConfigError, Experiment, dotted
+from src_pure.configuration.files import read_config_file
 from src_pure.runs.checkpoint import Checkpoint, newest
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import CONFIG, RunDir, make_free
@@ -96,9 +95,9 @@ def harmless(name: str) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.yaml of a run folder."""
+    """config.yaml of a run folder; raises ConfigError for a damaged one, OSError for one that cannot be read."""
+    config = read_config_file(path / CONFIG)
     try:
-        config = OmegaConf.to_container(OmegaConf.load(path / CONFIG))
         return config | {"total_steps": int(float(config["total_steps"]))}
-    except Exception as error:  # whatever YAML finds wrong with a damaged file
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path / CONFIG} cannot be read: {one_line(error)}") from error
