@@ -60,8 +60,6 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
     if os.path.realpath(config_file) == str(CONFIG_FILE):
         config = chosen(choices(parsed))
     else:
-        if not config_file.is_file():
-            raise ConfigError(f"no configuration file {config_file}")
         if config_file.suffix != ".yaml":
             raise ConfigError(f"--config must be a .yaml file, got {config_file}")
         if groups := [override.given for override in parsed if is_choice(override)]:

@@ -176,7 +176,7 @@ WRONG = {
     "task.corridor_len=200 task.time_limit=100": "corridor_len must be at most time_limit",
     "task=mysterypath task.time_limit=5": "time_limit must be at least 6, the steps of the shortest path, got 5",
     "task=gymnax task.env_name=MemoryChain-bsuite +task.params.memory_length=1000": "time_limit must be at least 1001",
-    "task=gymnax task.env_name=DeepSea-bsuite +task.options.size=100000": "option size must be at most 1000, got",
+    "task=gymnax task.env_name=DeepSea-bsuite +task.options.size=100000": "option size must be at most 100, got",
     "task=bsuite task.env_name=distributed_memory task.num_bits=2147483647": "task.num_bits must be less than 1000",
     "model.num_layers=2147483647": "model.num_layers must be less than 1000",
     "policy.head_activation=gelu": "policy.head_activation must be 'tanh' or 'relu', got 'gelu'",

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,10 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A resolved configuration, not yet validated; raises ConfigError for another file, OSError for one out of reach."""
+    """A resolved configuration, not yet validated; raises ConfigError, or OSError where reading fails."""
+    content = read_bytes(path)
     try:
-        config = parse_yaml(read_bytes(path).decode("utf-8-sig"))
+        config = parse_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
@@ -97,14 +97,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file of at most MAX_BYTES; nothing else is opened, and nothing waits for a writer.
-
-    Raises ConfigError, or OSError where the file cannot be read.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ConfigError(f"{path} is not a file")
+    """The content of a regular file of at most MAX_BYTES; nothing else is opened, and nothing waits for a writer."""
+    if not path.is_file():
+        raise ConfigError(f"{path} cannot be read: no such file")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path} is longer than {MAX_BYTES:,} bytes, which no configuration is")
+        raise ConfigError(f"{path} cannot be read: it is longer than {MAX_BYTES:,} bytes, which no configuration is")
     return content

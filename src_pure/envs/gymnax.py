@@ -25,7 +25,7 @@ STEPS_TO_REWARD = {  # how many steps it takes at least until anything that is d
     "MemoryChain-bsuite": lambda environment, params: params.memory_length + 1,
     "UmbrellaChain-bsuite": lambda environment, params: params.chain_length,
 }
-LARGEST_OPTION = 1000  # options are sizes, and DeepSea makes a table of size x size
+LARGEST_OPTION = 100  # options are sizes, and MetaMaze takes seconds for a maze of 99 x 99
 
 TIME_LIMIT = "max_steps_in_episode"  # what gymnax calls it in the parameters of every environment
 

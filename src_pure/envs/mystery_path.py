@@ -124,7 +124,7 @@ class MysteryPath:
         """A lower bound of the steps to a goal opposite of an origin on that side: the path may be a straight line."""
         if self.variant == "grid":
             return SIZE - 1 + {BOTTOM: 0, LEFT: 1, RIGHT: 1, TOP: 2}[origin_side]  # turns: an agent looks to the top
-        return math.ceil((TILE * (SIZE - 1) - TILE // 2) / int(min(np.float32(self.agent_speed), SCREEN)))
+        return math.ceil((TILE * (SIZE - 1) - TILE // 2) / int(np.float32(min(self.agent_speed, SCREEN))))
 
     @property
     def action_names(self) -> tuple[str, ...]:

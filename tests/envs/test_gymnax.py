@@ -140,7 +140,7 @@ WRONG = {
     "umbrella": ({"env_name": "UmbrellaChain-bsuite", "time_limit": 9}, "time_limit must be at least 10 for Umbrella"),
     "catch": ({"env_name": "Catch-bsuite", "time_limit": 8}, "time_limit must be at least 9 for Catch-bsuite"),
     "sea": ({"env_name": "DeepSea-bsuite", "time_limit": 7}, "time_limit must be at least 8 for DeepSea-bsuite"),
-    "huge": ({"options": {"num_bits": 10**6}}, "option num_bits must be at most 1000, got 1000000"),
+    "huge": ({"options": {"num_bits": 10**6}}, "option num_bits must be at most 100, got 1000000"),
     "none": ({"env_name": "Pendulum-v1", "options": {"g": 9}}, "options of Pendulum-v1: there are none, got 'g'"),
     "refused": (
         {"env_name": "FrozenLake-misc", "options": {"map_name": "9x9"}},
