@@ -106,20 +106,30 @@ def marked(component, folder):
     return json.loads(json.dumps(component).replace("{mark}", str(folder / "mark")))
 
 
-def test_a_hostile_configuration_runs_nothing(stranger, capsys):
-    """From a file with --help, the first thing that one does with it; from JSON; and as overrides."""
+def refused(arguments, capsys):
+    assert trainer_pure.main(arguments) == 2, arguments
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1, arguments
+
+
+def test_a_hostile_file_runs_nothing(stranger, capsys):
+    """With --help, the first thing that one does with it; and as JSON, in a checkpoint or policy."""
     config = build(compose(["model=gru"])).config
     for group, component in HOSTILE:
-        component = marked(component, stranger)
-        hostile = config | {group: component}
+        hostile = config | {group: marked(component, stranger)}
         (stranger / "hostile.yaml").write_text(yaml.safe_dump(hostile))
-        typed = [f"++{group}.{key}={json.dumps(value)}" for key, value in component.items()]
-        for arguments in (["--config", "hostile.yaml", "--help"], [*typed, "--help"]):
-            assert trainer_pure.main(arguments) == 2, component
-            out, error = capsys.readouterr()
-            assert out == "" and error.startswith("error: ") and error.count("\n") == 1, component
+        refused(["--config", "hostile.yaml", "--help"], capsys)
         with pytest.raises(ConfigError):
             build(json.loads(json.dumps(hostile)))
+        assert not (stranger / "mark").exists(), component
+    assert "evil" not in sys.modules
+
+
+@pytest.mark.slow
+def test_hostile_arguments_run_nothing(stranger, capsys):
+    for group, component in HOSTILE:
+        values = marked(component, stranger)
+        refused([*(f"++{group}.{key}={json.dumps(value)}" for key, value in values.items()), "--help"], capsys)
         assert not (stranger / "mark").exists(), component
     assert "evil" not in sys.modules
 
