@@ -5,19 +5,23 @@ process works on it, 6 the device failed, 75 stopped by a signal, 130 by Ctrl-C;
 """
 
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
+import platformdirs
 
 from src_pure.build import CONFIG_FILE, Experiment, build, compose
-from src_pure.device import check_device, device_error
+from src_pure.device import device_error
 from src_pure.errors import (
     CannotWriteError,
     CheckpointError,
+    ConfigError,
     Interrupted,
     NumericalError,
     Parser,
@@ -41,11 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
+    parser.add_argument("--trust", action="append", default=[])
+    parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args(arguments)
+    if options.multirun:
+        raise ConfigError("one command trains one setting: leave out --multirun; for several seeds write num_seeds=3")
     config = compose(options.overrides, options.config)
-    check_device()
-    experiment = build(config)
+    experiment = build(config, options.trust)
     if options.help:
         print(usage(config))
         return 0
@@ -152,8 +159,33 @@ def score_line(metric: str, score: dict[str, Any]) -> str:
     return line
 
 
-if __name__ == "__main__":
+def keep_compiled_programs() -> None:
+    """Sets the folder where jax keeps them; one that cannot be written is named, and training goes on without."""
+    project = Path(__file__).resolve().parent
+    checkout = (project / "pyproject.toml").is_file()
+    default = project / ".cache" / "jax" if checkout else platformdirs.user_cache_path("src-pure") / "jax"
+    folder = jax.config.jax_compilation_cache_dir or str(default)
+    try:
+        if "://" not in folder:  # else jax writes to a bucket
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0")
+    except OSError as error:
+        with suppress(OSError):
+            print(
+                f"warning: compiled programs are not kept: {error}; JAX_COMPILATION_CACHE_DIR moves them",
+                file=sys.stderr,
+            )
+        folder = None
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def program() -> int:
+    """The exit code of the process."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parent / ".cache" / "jax"))
-    sys.exit(main(sys.argv[1:]))
+    keep_compiled_programs()
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(program())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.envs.memory_chain import SWEEPS
 from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.runs.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, read_sweep
@@ -21,12 +22,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
         f"{NUM_EPISODES:,} episodes of training is below {SOLVED_BELOW} of that of guessing."
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run folder of task=bsuite, one or more each")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     options = parser.parse_args(command_line)
     if not options.runs:
         raise ConfigError("no run folder given: name those of a sweep, python scripts/bsuite_score.py RUN...")
     if len({os.path.realpath(run) for run in options.runs}) < len(options.runs):
         raise ConfigError("the same run folder is given twice")
-    sweep = read_sweep(options.runs)
+    sweep = read_sweep(options.runs, options.trust)
     print(f"{'task':20}{'memory_length':>14}{'num_bits':>10}{'runs':>6}{'episodes':>10}{'regret ratio':>14}")
     for row in sweep.itertuples():
         print(f"{row.task:20}{row.memory_length:14}{row.num_bits:10}{row.runs:6}{row.episodes:10,}{row.regret:14.3f}")

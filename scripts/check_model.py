@@ -1,7 +1,7 @@
 """Whether a memory model keeps its promises (src_pure/models/base.py): python scripts/check_model.py model=NAME
 
     python scripts/check_model.py model=gtrxl model.memory_len=32
-    python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64
+    python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64 --trust my_package
 
 With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
 """
@@ -10,12 +10,12 @@ import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
 
 # isort: split
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from src_pure.build import compose, instantiate
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.conformance import NUM_STEPS, WINDOWS, check_model
 from src_pure.errors import Parser, between, guarded
 
@@ -28,7 +28,8 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=NAME, model._target_=CLASS, model.KEY")
     default = f"{WINDOWS} times model.memory_len, at least {NUM_STEPS}"
     parser.add_argument("--steps", type=between(int, 2, 100_000), help=f"of a history (default: {default})")
-    return parser.parse_args(command_line)
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
+    return parser.parse_intermixed_args(command_line)
 
 
 def model_component(overrides: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def model_component(overrides: Sequence[str]) -> dict[str, Any]:
 def main(command_line: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = arguments(command_line)
-    model = instantiate(model_component(options.overrides), "model", "initialize_carry")
+    model = instantiate(model_component(options.overrides), "model", options.trust)
     checks = check_model(model, options.steps)
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:
@@ -56,5 +57,4 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())  # a class beside the caller can be named
     sys.exit(main())

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src_pure.build import build
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.errors import ConfigError, Parser, guarded
-from src_pure.runs.policies import best_run, export_policy, newest_checkpoint
+from src_pure.runs.policies import best_run, export_policy, read_trained
 
 OPTIONS = ("run", "metric", "out")
 
@@ -28,6 +28,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="run=N|best, metric=NAME, out=FOLDER")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     return parser.parse_args(command_line)
 
 
@@ -40,23 +41,24 @@ def parse(options: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def export(folder: Path, options: Sequence[str]) -> Path:
+def export(folder: Path, options: Sequence[str], trust: Sequence[str] = ()) -> Path:
     """The folder of the policy, written."""
     chosen = parse(options)
-    checkpoint, arrays, problems = newest_checkpoint(folder)
-    for line in problems:
+    trained = read_trained(folder, trust)
+    for line in trained.problems:
         print(line, file=sys.stderr)
-    only = checkpoint.config["num_seeds"] == 1 and "metric" not in chosen
+    settings = trained.experiment.settings
+    only = settings.num_seeds == 1 and "metric" not in chosen
     run = chosen.get("run", "0" if only else "best")
     if run == "best":
-        number, line = best_run(folder, chosen.get("metric"), build(checkpoint.config).settings)
+        number, line = best_run(folder, chosen.get("metric"), settings)
         print(line)
     elif not run.isdecimal() or len(run) > 10 or "metric" in chosen:
         raise ConfigError(f"run must be best, or the number of a run without metric=NAME, got {' '.join(options)}")
     else:
         number = int(run)
-    out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{checkpoint.update}"))
-    export_policy(checkpoint, arrays, number, out)
+    out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{trained.checkpoint.update}"))
+    export_policy(trained, number, out)
     return out
 
 
@@ -64,7 +66,7 @@ def export(folder: Path, options: Sequence[str]) -> Path:
 def main(command_line: Sequence[str] | None = None) -> int:
     """0 when the policy is written."""
     options = arguments(command_line)
-    print(export(options.folder, options.options))
+    print(export(options.folder, options.options, options.trust))
     return 0
 
 

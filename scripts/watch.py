@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 
-from src_pure.build import Experiment, build
+from src_pure.configuration.targets import TRUST_HELP
 from src_pure.errors import ConfigError, Parser, between, guarded
-from src_pure.runs.loop import training_keys
-from src_pure.runs.policies import newest_checkpoint, params_of_run, with_params
+from src_pure.runs.loop import GENERATOR, training_keys
+from src_pure.runs.policies import Trained, read_trained, with_params
 from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
@@ -38,6 +38,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
         "--max-steps", type=between(int, 1, MAX_FRAMES), default=500, help="an episode that is longer is cut off (500)"
     )
     parser.add_argument("--out", type=Path, help="GIF to write (default: <RUN>/plots/<policy>.gif)")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     options = parser.parse_args(command_line)
     if options.episodes * options.max_steps > MAX_FRAMES:
         raise ConfigError(
@@ -49,10 +50,11 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def params_for(policy: str, experiment: Experiment, trained: Params, run: int) -> Params | None:
+def params_for(policy: str, trained: Trained, run: int) -> Params | None:
     """The parameters of a run; of a fresh one those that it began with, of a random one none."""
+    experiment = trained.experiment
     if policy == "trained":
-        return trained
+        return with_params(experiment, trained.params_of_run(run), trained.checkpoint.path)
     if policy == "random":
         return None
     init, _ = make_train(experiment.env, experiment.policy)
@@ -63,14 +65,13 @@ def params_for(policy: str, experiment: Experiment, trained: Params, run: int) -
 def main(command_line: Sequence[str] | None = None) -> int:
     """0 when the GIF is written."""
     options = arguments(command_line)
-    checkpoint, arrays, damaged = newest_checkpoint(options.run_dir)
-    for line in damaged:
+    trained = read_trained(options.run_dir, options.trust)
+    for line in trained.problems:
         print(line, file=sys.stderr)
-    experiment = build(checkpoint.config)
-    trained = with_params(experiment, params_of_run(checkpoint, arrays, options.run), checkpoint.path)
-    params = params_for(options.policy, experiment, trained, options.run)
-    keys = jax.random.split(jax.random.key(options.seed), options.episodes)
-    play = player(experiment, params, options.greedy, options.max_steps)
+    trained.params_of_run(options.run)  # a run that does not exist is refused for every policy
+    params = params_for(options.policy, trained, options.run)
+    keys = jax.random.split(jax.random.key(options.seed, impl=GENERATOR), options.episodes)
+    play = player(trained.experiment, params, options.greedy, options.max_steps)
     episodes = [play(key) for key in keys]
     out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
     write_gif(episodes, out)

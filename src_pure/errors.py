@@ -7,13 +7,16 @@ import argparse
 import errno
 import io
 import os
+import reprlib
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
+from typing import Any
 
 WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
 LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
+SHORT = reprlib.Repr(maxlevel=3, maxdict=8, maxlist=16, maxtuple=16, maxstring=120, maxlong=40, maxother=120)
 # what the system says of a path that was not meant; anything else, such as a full disk, is the machine's state
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 WRONG_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
@@ -23,6 +26,9 @@ class ConfigError(ValueError):
     """Wrong input, said in one line: what was wanted, what was found, what to change."""
 
     exit_code = WRONG_INPUT
+
+    def __init__(self, message: object):
+        super().__init__(one_line(message, LONGEST_LINE))
 
 
 class CheckpointError(RuntimeError):
@@ -178,6 +184,24 @@ def one_line(message: object, limit: int = 300) -> str:
 def shortened(text: str, limit: int) -> str:
     """The text, its middle left out where it is longer than the limit."""
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+
+
+def shown(value: Any) -> str:
+    """The value as Python writes it, cut off where it is long or deep."""
+    return SHORT.repr(value)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Whatever the block raises becomes a ConfigError that says where; for code that a configuration names."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _flushed(code: int) -> int:

@@ -18,6 +18,7 @@ Metrics = dict[str, Array]
 # ranges, checked where a configuration becomes objects (build.py); inside traced code they are plain numbers
 PositiveInt = Annotated[int, Gt(0), Lt(2**31)]
 NonNegativeInt = Annotated[int, Ge(0), Lt(2**31)]
+Depth = Annotated[int, Gt(0), Lt(1000)]  # of what tracing a program repeats, such as layers
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]

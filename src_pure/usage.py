@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from src_pure.build import COMPONENTS, CONFIG_DIR, CONFIG_FILE, dotted, known_names
+from src_pure.configuration.names import COMPONENTS, CONFIG_DIR, CONFIG_FILE, dotted, experiment_groups, known_names
+from src_pure.errors import one_line
 
 HEADER = """\
-python trainer_pure.py [--config FILE] [+GROUP=EXPERIMENT] [GROUP=NAME] [KEY=VALUE] ...
-FILE is a configuration to start from, such as the config.yaml of an earlier run
+python trainer_pure.py [--config FILE] [--trust PACKAGE] [+GROUP=EXPERIMENT] [GROUP=NAME] [KEY=VALUE] ...
+FILE is a configuration to start from, such as the config.yaml of an earlier run. Classes that it or an argument names
+must be this project's own, or lie in a PACKAGE that you trust; --trust may be repeated
 
 published experiments
 {experiments}
@@ -20,8 +22,7 @@ options, with the values that this command line gives them
 
 def usage(config: dict[str, Any]) -> str:
     """The help text for a composed configuration; the comments are those of the YAML files."""
-    folders = sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir())
-    experiments = [f"  +{folder}={' | '.join(known_names(folder))}" for folder in folders if folder not in COMPONENTS]
+    experiments = [f"  +{group}={' | '.join(known_names(group))}" for group in experiment_groups()]
     groups = [f"  {group}={' | '.join(known_names(group))}" for group in COMPONENTS]
     comments = _comments(CONFIG_FILE)
     for group in COMPONENTS:
@@ -32,7 +33,7 @@ def usage(config: dict[str, Any]) -> str:
 
 def _option(key: str, value: Any, comment: str) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"  {key}={text}".ljust(44) + (f"  {comment}" if comment else "")
+    return f"  {key}={one_line(text)}".ljust(44) + (f"  {comment}" if comment else "")
 
 
 def _group_comments(group: str, component: dict[str, Any]) -> dict[str, str]:

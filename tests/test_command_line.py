@@ -124,7 +124,13 @@ def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
 @pytest.mark.parametrize("broken", ["obs", "reward"])
 def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys):
     """And no smaller learning rate advised; what was saved before stays."""
-    env = ["task._target_=tests.probes.BrokenTMaze", f"+task.broken={broken}", "task.corridor_len=200"]
+    env = [
+        "--trust",
+        "tests",
+        "task._target_=tests.probes.BrokenTMaze",
+        f"+task.broken={broken}",
+        "task.corridor_len=200",
+    ]
     assert trainer_pure.main([*TINY, *env, "checkpoint.updates=1", f"run_dir={tmp_path / 'run'}"]) == 3
     error = capsys.readouterr().err
     assert "seed 0 failed at update 3: 4 observations or rewards are NaN or infinite" in error

@@ -195,10 +195,13 @@ def test_an_error_that_is_no_number_fails():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model=gruu"], "did you mean gru?"),
+        (["model=gruu"], "did you mean model=gru?"),
         (["model=gru", "model.size=0"], "model.size must be greater than 0"),
-        (["model._target_=nowhere.Model"], "cannot be imported"),
-        ([f"model._target_={__name__}.OtherArguments"], "OtherArguments must be callable as model(carry, inputs"),
+        (["model._target_=nowhere.Model", "--trust=nowhere"], "cannot be imported"),
+        (
+            [f"model._target_={__name__}.OtherArguments", "--trust", __name__],
+            "OtherArguments must be callable as model(carry, inputs",
+        ),
         (["model=gru", "--steps", "1"], "--steps must be at least 2"),
     ],
 )
@@ -210,7 +213,10 @@ def test_wrong_input_is_said(arguments, message, capsys):
 def test_table_and_exit_codes(capsys):
     assert script.main(["model._target_=src_pure.models.rnn.GRU", "model.size=8", "--steps", "26"]) == 0
     assert capsys.readouterr().out.count("pass") == 6
-    assert script.main([f"model._target_={IgnoresReset.__module__}.IgnoresReset", "--steps", "26"]) == 1
+    assert (
+        script.main([f"model._target_={IgnoresReset.__module__}.IgnoresReset", "--trust", "tests", "--steps", "26"])
+        == 1
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines if "FAIL" in line] == [RESET]
 

@@ -1,6 +1,7 @@
 """Imports go down only.
 
 errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
+errors, types <- configuration <- build
 """
 
 import ast
@@ -22,8 +23,9 @@ BELOW = {
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
-BELOW["build"] = BELOW["train"] | {"errors", "device"}
-BELOW["usage"] = {"build"}
+BELOW["configuration"] = {"types", "errors"}
+BELOW["build"] = BELOW["train"] | {"configuration", "errors", "device"}
+BELOW["usage"] = {"build", "configuration"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 

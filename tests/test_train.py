@@ -117,7 +117,7 @@ def test_ratio_stays_one_without_learning(name):
     config = compose([f"model={name}"])["model"]
     if "num_layers" in config:
         config |= {"num_layers": 1}
-    env, policy = make(instantiate(config, "model", "initialize_carry"), truncation="bootstrap", time_limit=5)
+    env, policy = make(instantiate(config, "model"), truncation="bootstrap", time_limit=5)
     init, update = make_train(env, policy)
     algo = PPO(learning_rate=0.0, num_steps=16, num_minibatches=2, update_epochs=2)
     state = jax.jit(init)(jax.random.key(0), algo)
@@ -178,7 +178,7 @@ def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
     """One call while tracing is one copy to compile; what comes after the first episodes is not looked at."""
     calls, reset_env = [], MysteryPath.reset_env
     monkeypatch.setattr(MysteryPath, "reset_env", lambda *args: calls.append(1) or reset_env(*args))
-    options = ["task.observation=symbolic", "task.time_limit=5", "evaluation.num_episodes=32"]
+    options = ["task.observation=symbolic", "task.time_limit=6", "evaluation.num_episodes=32"]
     built = build(compose(["task=mysterypath", "model=gru", "model.size=8", *options]))
     params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01, x.dtype), params_of(built))
     scores = [jax.jit(make_evaluate(built.evaluation_env, built.policy, 10))(jax.random.key(0), params, False)]

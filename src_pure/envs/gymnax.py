@@ -19,6 +19,14 @@ from src_pure.types import Array, Key, Metrics, PositiveInt
 GymnaxParams = Any  # the environment's own, a pytree of numbers
 GymnaxState = Any
 
+STEPS_TO_REWARD = {  # how many steps it takes at least until anything that is done counts; 1 elsewhere
+    "Catch-bsuite": lambda environment, params: environment.rows - 1,
+    "DeepSea-bsuite": lambda environment, params: environment.size,
+    "MemoryChain-bsuite": lambda environment, params: params.memory_length + 1,
+    "UmbrellaChain-bsuite": lambda environment, params: params.chain_length,
+}
+LARGEST_OPTION = 100  # options are sizes, and MetaMaze takes seconds for a maze of 99 x 99
+
 TIME_LIMIT = "max_steps_in_episode"  # what gymnax calls it in the parameters of every environment
 
 
@@ -52,6 +60,12 @@ class Gymnax:
             )
         if self.options or self.params:
             self._try()
+        needed = STEPS_TO_REWARD.get(self.env_name, lambda *_: 1)(self._environment, params)
+        if needed > getattr(params, TIME_LIMIT):
+            raise ValueError(
+                f"time_limit must be at least {needed} for {self.env_name} with options={self.options} "
+                f"params={self.params}, because nothing counts before, got {getattr(params, TIME_LIMIT)}"
+            )
 
     @cached_property
     def _environment(self) -> gymnax.environments.environment.Environment:
@@ -64,6 +78,9 @@ class Gymnax:
         arguments = inspect.signature(type(environment)).parameters.values()
         defaults = {x.name: x.default for x in arguments if x.kind is x.POSITIONAL_OR_KEYWORD}
         options = with_types_of(defaults, self.options, f"options of {self.env_name}")
+        for name, value in options.items():
+            if isinstance(value, int | float) and value > LARGEST_OPTION:
+                raise ValueError(f"option {name} must be at most {LARGEST_OPTION}, got {value}")
         try:
             return gymnax.make(self.env_name, **options)[0]
         except Exception as error:  # whatever the environment raises for a value that it cannot use

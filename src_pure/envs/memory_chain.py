@@ -10,7 +10,7 @@ import numpy as np
 
 from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.types import Array, Key, Metrics, PositiveInt
+from src_pure.types import Array, Depth, Key, Metrics, PositiveInt
 
 # The settings (memory_length, num_bits) of the published sweeps, in the order of their identifiers
 SWEEPS = {
@@ -62,8 +62,8 @@ class MemoryChain:
     - state: int32 context [num_bits], query, time.
     """
 
-    memory_length: int = 10
-    num_bits: int = 1
+    memory_length: PositiveInt = 10
+    num_bits: Depth = 1
 
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)
@@ -134,8 +134,8 @@ class DistributedMemory:
     - state: int32 context [num_bits], context_timesteps [num_bits], time.
     """
 
-    memory_length: int = 10
-    num_bits: int = 3
+    memory_length: PositiveInt = 10
+    num_bits: Depth = 3
 
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)
@@ -210,7 +210,7 @@ class DistributedMemory:
 
 
 def memory_task(
-    env_name: str, memory_length: PositiveInt | None = None, num_bits: PositiveInt | None = None
+    env_name: str, memory_length: PositiveInt | None = None, num_bits: Depth | None = None
 ) -> MemoryChain | DistributedMemory:
     """The environment of a published name, in its default setting (memory_length, num_bits) where None is given."""
     check_name(env_name, DEFAULT_SETTINGS)

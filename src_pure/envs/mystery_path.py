@@ -1,10 +1,12 @@
 """Mystery Path of memory-gym (Pleines et al., arXiv:2309.17207): find a hidden path, remember it, walk to its end."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from src_pure.envs import mystery_path_pixels as pixels
 from src_pure.envs.mystery_path_layout import BOTTOM, LEFT, NUM_CELLS, RIGHT, SIZE, TOP, draw_layout
@@ -110,6 +112,19 @@ class MysteryPath:
             raise ValueError(f"agent_speed must not be negative, got {self.agent_speed}")
         if self.variant == "grid" and self.agent_speed != DEFAULT_SPEED:
             raise ValueError(f"agent_speed belongs to the continuous variant, leave it out; got {self.agent_speed}")
+        if self.variant == "continuous" and self.agent_speed < 1:
+            raise ValueError(
+                f"agent_speed must be at least 1 pixel, or the agent does not move, got {self.agent_speed}"
+            )
+        limit, needed = self.default_params.time_limit, min(map(self._fewest_steps, self.origin_sides))
+        if limit < needed:
+            raise ValueError(f"time_limit must be at least {needed}, the steps of the shortest path, got {limit}")
+
+    def _fewest_steps(self, origin_side: int) -> int:
+        """A lower bound of the steps to a goal opposite of an origin on that side: the path may be a straight line."""
+        if self.variant == "grid":
+            return SIZE - 1 + {BOTTOM: 0, LEFT: 1, RIGHT: 1, TOP: 2}[origin_side]  # turns: an agent looks to the top
+        return math.ceil((TILE * (SIZE - 1) - TILE // 2) / int(np.float32(min(self.agent_speed, SCREEN))))
 
     @property
     def action_names(self) -> tuple[str, ...]:

@@ -72,6 +72,11 @@ class TMaze:
             raise ValueError(f"num_distractors must be at least 0, got {self.num_distractors}")
         if self.time_limit is not None and self.time_limit < 1:
             raise ValueError(f"time_limit must be at least 1, or null for the default, got {self.time_limit}")
+        if self.corridor_len > self.default_params.time_limit:
+            raise ValueError(
+                "corridor_len must be at most time_limit, because the turn is the step of that number, "
+                f"got {self.corridor_len} and {self.default_params.time_limit}"
+            )
 
     @property
     def default_params(self) -> TMazeParams:

@@ -22,7 +22,7 @@ import numpy as np
 
 from src_pure.models.layers import Block, Precision, dense, episode_time, full, head_size, heads
 from src_pure.ops import recurrence
-from src_pure.types import Array, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt
 
 EPS = 1e-5
 
@@ -161,7 +161,7 @@ class AGaLiTeAttention(nn.Module):
 class AGaLiTe(nn.Module):
     """A stack of gated blocks around AGaLiTe attention; the first dense layer accepts any D_in."""
 
-    num_layers: PositiveInt = 4
+    num_layers: Depth = 4
     d_model: PositiveInt = 128
     num_heads: PositiveInt = 4
     d_head: PositiveInt | None = 64  # None: d_model / num_heads

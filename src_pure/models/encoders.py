@@ -1,12 +1,17 @@
 """Encoders: an observation [T, B, ...] -> features [T, B, D]; ValueError for an observation that does not fit."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import MaxLen
 from jax import lax
 
 from src_pure.models.layers import dense
 from src_pure.ops.pixels import as_float
 from src_pure.types import Array, PositiveInt
+
+Sizes = Annotated[tuple[PositiveInt, ...], MaxLen(100)]  # one for each layer
 
 
 def flatten(obs: Array) -> Array:
@@ -22,7 +27,7 @@ class Flatten(nn.Module):
 
 
 class MLPEncoder(nn.Module):
-    sizes: tuple[PositiveInt, ...] = (128,)
+    sizes: Sizes = (128,)
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
@@ -35,9 +40,9 @@ class MLPEncoder(nn.Module):
 class ConvEncoder(nn.Module):
     """Convolutions without padding, each with a relu, flattened (Mnih et al., 2015); obs [T, B, width, height, C]."""
 
-    channels: tuple[PositiveInt, ...] = (32, 64, 64)
-    kernels: tuple[PositiveInt, ...] = (8, 4, 3)
-    strides: tuple[PositiveInt, ...] = (4, 2, 1)
+    channels: Sizes = (32, 64, 64)
+    kernels: Sizes = (8, 4, 3)
+    strides: Sizes = (4, 2, 1)
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:

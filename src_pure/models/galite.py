@@ -31,7 +31,7 @@ from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState, scan_readout
 from src_pure.ops.product_decay import product_decay, product_readout
 from src_pure.ops.released_decay import released_decay, released_readout
-from src_pure.types import Array, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt
 
 EPS = 1e-10
 
@@ -187,7 +187,7 @@ BLOCKS = {"gtrxl": Block, "trxl": UngatedBlock, "post-ln": PostNormBlock}
 class GaLiTe(nn.Module):
     """A stack of blocks around GaLiTe attention; the first dense layer accepts any D_in."""
 
-    num_layers: PositiveInt = 4
+    num_layers: Depth = 4
     d_model: PositiveInt = 128
     num_heads: PositiveInt = 4
     d_head: PositiveInt | None = 64  # None: d_model / num_heads

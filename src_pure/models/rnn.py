@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from src_pure.models.layers import Precision, dense, full, stacked_orthogonal
 from src_pure.ops.recurrence import recurrent_scan
-from src_pure.types import Array, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt
 
 
 def gru_cell(inputs: Array, recurrent: Array, state: tuple[Array]) -> tuple[Array]:
@@ -61,7 +61,7 @@ class MLP(nn.Module):
     """No memory: what an agent can do that sees the present alone."""
 
     size: PositiveInt = 128
-    num_layers: PositiveInt = 2
+    num_layers: Depth = 2
     precision: Precision = "float32"
 
     def initialize_carry(self, batch_size: int) -> tuple[()]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from src_pure.models.layers import Precision, dense, episode_time, full, head_size
 from src_pure.models.transformer_blocks import BLOCKS, Positions, Residual
 from src_pure.ops.attention import sinusoids
-from src_pure.types import Array, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt
 
 
 class TransformerCarry(NamedTuple):
@@ -41,7 +41,7 @@ def check_sizes(d_model: int, num_heads: int, d_head: int | None, memory_len: in
 class Transformer(nn.Module):
     """A stack of transformer layers; the first dense layer accepts any D_in."""
 
-    num_layers: PositiveInt = 4
+    num_layers: Depth = 4
     d_model: PositiveInt = 128
     num_heads: PositiveInt = 4
     d_head: PositiveInt | None = 64  # None: d_model / num_heads

@@ -18,23 +18,23 @@ SOLVED_BELOW = 0.75  # of the regret of guessing
 SETTING = ["task", "memory_length", "num_bits"]
 
 
-def read_sweep(paths: Sequence[Path]) -> pd.DataFrame:
+def read_sweep(paths: Sequence[Path], trust: Sequence[str] = ()) -> pd.DataFrame:
     """One row per setting, in order: its runs, the fewest episodes that count in one of them, their mean regret ratio.
 
     Several folders of one setting, such as those of other seeds, are one row. Raises ConfigError or OSError for a
     folder that is not a finished run of a memory task.
     """
-    runs = pd.concat([read_runs(path) for path in paths])
+    runs = pd.concat([read_runs(path, trust) for path in paths])
     columns = {"runs": ("episodes", "size"), "episodes": ("episodes", "min"), "regret": ("regret", "mean")}
     return runs.groupby(SETTING).agg(**columns).reset_index()
 
 
-def read_runs(path: Path) -> pd.DataFrame:
+def read_runs(path: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
     """One row per run of a folder: its setting, how many of its episodes count, their regret ratio."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
     config = read_config(path)
-    experiment = build(config)
+    experiment = build(config, trust)
     task = config["task"].get("env_name", experiment.name)
     if task not in SWEEPS:
         raise ConfigError(f"{path} must be a run of {', '.join(SWEEPS)}, got {task}")

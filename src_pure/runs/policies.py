@@ -5,9 +5,9 @@
            sha256.json     the digests of both
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,17 +49,32 @@ Act = Callable[[Key | None, Carry, Array, Array], tuple[Carry, Array]]
 Apply = Callable[[Carry, Array, Array], tuple[Carry, PolicyOutput]]
 
 
-def export_policy(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int, folder: Path) -> None:
-    """Writes the policy of one run of a checkpoint's arrays; raises FileExistsError for a folder that is there."""
-    params = params_of_run(checkpoint, arrays, run)
+class Trained(NamedTuple):
+    """What a run folder holds of its policies."""
+
+    experiment: Experiment
+    checkpoint: Checkpoint  # the newest whole one
+    params: dict[str, np.ndarray]  # by their names, [R, ...]
+    problems: list[str]  # a line for each damaged checkpoint behind it
+
+    def params_of_run(self, run: int) -> dict[str, np.ndarray]:
+        """The parameters of one run; raises ConfigError for a run that does not exist."""
+        num_seeds = self.experiment.settings.num_seeds
+        if run not in range(num_seeds):
+            raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
+        return {name: x[run] for name, x in self.params.items()}
+
+
+def export_policy(trained: Trained, run: int, folder: Path) -> None:
+    """Writes the policy of one run; raises FileExistsError for a folder that is there."""
+    params, checkpoint = trained.params_of_run(run), trained.checkpoint
     if folder.exists():
         raise already_there(folder)
-    seed = build(checkpoint.config).settings.seeds[run]
-    description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run, "seed": seed}
-    description |= {"update": checkpoint.update, "config": checkpoint.config}
+    description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run}
+    description |= {"seed": trained.experiment.settings.seeds[run], "update": checkpoint.update}
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sealing(folder, KIND, description) as partial:
+        with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
     except CannotWriteError as error:
         if folder.exists():  # another process wrote it meanwhile
@@ -71,41 +86,36 @@ def already_there(folder: Path) -> FileExistsError:
     return FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
 
 
-def params_of_run(checkpoint: Checkpoint, arrays: dict[str, np.ndarray], run: int) -> dict[str, np.ndarray]:
-    """The parameters of one run of a checkpoint's arrays by name; raises ConfigError for a run that is none of it."""
-    num_seeds = checkpoint.config["num_seeds"]
-    if run not in range(num_seeds):
-        raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-    return {name.removeprefix(IN_STATE): x[run] for name, x in arrays.items() if name.startswith(IN_STATE)}
+def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
+    """What a run folder holds of its policies; nothing is touched.
 
-
-def newest_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, np.ndarray], list[str]]:
-    """(the newest whole checkpoint of a run folder, the parameters in it, a line for each damaged one behind it).
-
-    Nothing is touched. A training may remove the checkpoint meanwhile: then there is a newer one.
+    A training may remove a checkpoint meanwhile: then there is a newer one. Raises ConfigError, CheckpointError or
+    OSError for a folder without a whole checkpoint.
     """
     if not RunDir.continuable(path):
-        raise ConfigError(f"{path} is no run folder with checkpoints")
+        raise ConfigError(f"{path} is not a run folder with checkpoints")
     refuse_odd(path, FILES, FOLDERS)
     while True:
         try:
             found, damaged = latest(path / CHECKPOINTS)
             if found is None:
                 raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
-            return found, found.arrays_beside_training(params_in_state(found)), list(damaged.values())
+            experiment = build(found.config, trust)
+            arrays = found.arrays_beside_training(params_in_state(experiment))
         except RemovedError:
             continue
+        params = {name.removeprefix(IN_STATE): x for name, x in arrays.items()}
+        return Trained(experiment, found, params, list(damaged.values()))
 
 
-def params_in_state(checkpoint: Checkpoint) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype, [R, ...], of the parameters that a checkpoint must hold, by their names in it."""
-    experiment = build(checkpoint.config)
+def params_in_state(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype, [R, ...], of the parameters in a state of all runs, by their names in it."""
     num_runs = experiment.settings.num_seeds
     params = {
         f"{IN_STATE}{name}": jax.ShapeDtypeStruct((num_runs, *x.shape), x.dtype)
         for name, x in named_arrays(params_of(experiment)).items()
     }
-    check_fits(bytes_of(params), num_runs, f"what {checkpoint.path} holds")
+    check_fits(bytes_of(params), num_runs, "what the checkpoint holds")
     return params
 
 
@@ -152,9 +162,9 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
         raise DamagedError(f"policy {folder} is damaged: {one_line(error)}") from error
 
 
-def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
+def load_policy(folder: str | Path, trust: Sequence[str] = ()) -> tuple[InitializeCarry, Act]:
     """(initialize_carry, act) of an exported policy; see src_pure.load_policy."""
-    experiment, params = load(Path(folder))
+    experiment, params = load(Path(folder), trust)
 
     @jax.jit
     def step(params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
@@ -167,9 +177,9 @@ def load_policy(folder: str | Path) -> tuple[InitializeCarry, Act]:
     return experiment.policy.initialize_carry, act
 
 
-def load_actor_critic(folder: str | Path) -> tuple[InitializeCarry, Apply]:
+def load_actor_critic(folder: str | Path, trust: Sequence[str] = ()) -> tuple[InitializeCarry, Apply]:
     """(initialize_carry, apply) of an exported policy; see src_pure.load_actor_critic."""
-    experiment, params = load(Path(folder))
+    experiment, params = load(Path(folder), trust)
 
     @jax.jit
     def step(params: Params, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
@@ -182,10 +192,10 @@ def load_actor_critic(folder: str | Path) -> tuple[InitializeCarry, Apply]:
     return experiment.policy.initialize_carry, apply
 
 
-def load(folder: Path) -> tuple[Experiment, Params]:
+def load(folder: Path, trust: Sequence[str]) -> tuple[Experiment, Params]:
     """(the experiment, the parameters) of an exported policy."""
     description, arrays = read_params(folder)
-    experiment = build(description.config)
+    experiment = build(description.config, trust)
     return experiment, with_params(experiment, arrays, folder)
 
 

@@ -6,18 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from src_pure.build import ConfigError, Experiment, dotted
+from src_pure.configuration.files import parse_yaml, read_config_file
 from src_pure.errors import CheckpointError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
-from src_pure.runs.folder import Folder, read_file, refuse_odd
+from src_pure.runs.folder import Folder, refuse_odd
 from src_pure.runs.identity import config_digest, harmless, new_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.process import differences, numeric_settings
 from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, make_free, make_fresh
-
-MAX_CONFIG = 2**20  # bytes
 
 
 class Start(NamedTuple):
@@ -63,7 +60,7 @@ def opened(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
             run_dir = RunDir(folder)
             refuse_foreign_config(run_dir)
         else:
-            identity = new_identity(parse(experiment.config_yaml))
+            identity = new_identity(parse_yaml(experiment.config_yaml))
             run_dir = RunDir.begin(folder, made, experiment.config_yaml, identity)
         yield run_dir
 
@@ -180,20 +177,9 @@ def refuse_foreign_config(run_dir: RunDir) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.yaml of a run folder."""
-    file = path / CONFIG
+    """config.yaml of a run folder; raises ConfigError for a damaged one, OSError for one that cannot be read."""
+    config = read_config_file(path / CONFIG)
     try:
-        text = read_file(file, MAX_CONFIG).decode()
-        config = parse(text)
         return config | {"total_steps": int(float(config["total_steps"]))}
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file} cannot be read: there is no such file") from error
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # whatever YAML finds wrong with a damaged file
-        raise ConfigError(f"{file} cannot be read: {one_line(error)}") from error
-
-
-def parse(config_yaml: str) -> dict[str, Any]:
-    """The configuration that a YAML text holds."""
-    return OmegaConf.to_container(OmegaConf.create(config_yaml))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{path / CONFIG} cannot be read: {one_line(error)}") from error

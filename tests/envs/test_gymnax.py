@@ -133,12 +133,26 @@ WRONG = {
         {"options": {"num_bits": -1}},
         "MemoryChain-bsuite does not run with options={'num_bits': -1} params=N",
     ),
+    "unsolvable": (
+        {"params": {"memory_length": 9}, "time_limit": 9},
+        "time_limit must be at least 10 for MemoryChain-",
+    ),
+    "umbrella": ({"env_name": "UmbrellaChain-bsuite", "time_limit": 9}, "time_limit must be at least 10 for Umbrella"),
+    "catch": ({"env_name": "Catch-bsuite", "time_limit": 8}, "time_limit must be at least 9 for Catch-bsuite"),
+    "sea": ({"env_name": "DeepSea-bsuite", "time_limit": 7}, "time_limit must be at least 8 for DeepSea-bsuite"),
+    "huge": ({"options": {"num_bits": 10**6}}, "option num_bits must be at most 100, got 1000000"),
     "none": ({"env_name": "Pendulum-v1", "options": {"g": 9}}, "options of Pendulum-v1: there are none, got 'g'"),
     "refused": (
         {"env_name": "FrozenLake-misc", "options": {"map_name": "9x9"}},
         "FrozenLake-misc cannot be made with options={'map_name': '9x9'}: ValueError",
     ),
 }
+
+
+def test_time_limits_that_just_suffice_are_accepted():
+    Gymnax("MemoryChain-bsuite", time_limit=10, params={"memory_length": 9})
+    for name, limit in (("UmbrellaChain-bsuite", 10), ("Catch-bsuite", 9), ("DeepSea-bsuite", 8)):
+        Gymnax(name, time_limit=limit)
 
 
 @pytest.mark.parametrize("case", WRONG)

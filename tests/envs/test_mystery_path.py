@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from src_pure.envs.mystery_path import MysteryPath, MysteryPathParams
+from src_pure.envs.mystery_path_layout import BOTTOM, LEFT, RIGHT, TOP
 from src_pure.envs.mystery_path_names import NamedMysteryPath
 from src_pure.envs.spaces import Box, Discrete
 from tests.envs import oracles
@@ -226,11 +227,42 @@ def test_render_shows_the_hidden_path_upright():
         ({"origin_sides": [0, 4]}, r"origin_sides .*0 to 3, got \(0, 4\)"),
         ({"agent_speed": -1.0}, "agent_speed must not be negative, got -1.0"),
         ({"agent_speed": 5.0}, "agent_speed belongs to the continuous variant, .*got 5.0"),
+        ({"variant": "continuous", "agent_speed": 0.9}, "agent_speed must be at least 1 pixel, .*got 0.9"),
     ],
 )
 def test_wrong_settings_are_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         MysteryPath(**fields)
+
+
+@pytest.mark.parametrize(
+    ("variant", "side", "actions"),
+    [
+        ("grid", BOTTOM, [3] * 6),
+        ("grid", LEFT, [2] + [3] * 6),
+        ("grid", RIGHT, [1] + [3] * 6),
+        ("grid", TOP, [1, 1] + [3] * 6),
+        ("continuous", LEFT, [6] * 22),
+        ("continuous", TOP, [2] * 22),
+    ],
+)
+def test_a_time_limit_below_the_shortest_path_is_refused(variant, side, actions):
+    """The path of a straight line is walked in just the fewest steps."""
+    with pytest.raises(ValueError, match=f"time_limit must be at least {len(actions)}, .*got {len(actions) - 1}"):
+        MysteryPath(variant, time_limit=len(actions) - 1, origin_sides=[side])
+    env = MysteryPath(variant, time_limit=len(actions), origin_sides=[side])
+    along = jnp.arange(7)
+    path = jnp.zeros((7, 7), bool).at[(along, 3) if side in (LEFT, RIGHT) else (3, along)].set(True)
+    ends = [jnp.array([x, 3]) if side in (LEFT, RIGHT) else jnp.array([3, x]) for x in (0, 6)]
+    origin, goal = ends if side in (LEFT, TOP) else ends[::-1]
+    _, state = env.reset_to(jax.random.key(0), env.default_params, path, origin, goal)
+
+    def step(state, action):
+        _, state, _, terminated, truncated, _ = env.step_env(jax.random.key(0), state, action, env.default_params)
+        return state, (terminated, truncated)
+
+    terminated, truncated = jax.lax.scan(step, state, jnp.array(actions))[1]
+    assert terminated.tolist() == [False] * (len(actions) - 1) + [True] and not truncated.any()
 
 
 def test_settings_from_a_configuration_file():

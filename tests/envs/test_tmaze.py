@@ -164,6 +164,8 @@ def test_types_and_spaces():
         ({"num_distractors": -1}, "num_distractors must be at least 0, got -1"),
         ({"time_limit": 0}, "time_limit must be at least 1, .*got 0"),
         ({"variant": "v3"}, "variant must be v1 or v2, got 'v3'"),
+        ({"corridor_len": 5, "time_limit": 4}, "corridor_len must be at most time_limit, .*got 5 and 4"),
+        ({"variant": "v1", "corridor_len": 5001}, "corridor_len must be at most time_limit, .*got 5001 and 5000"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_remedy(fields, words):
@@ -172,7 +174,7 @@ def test_wrong_settings_are_refused_with_the_remedy(fields, words):
 
 
 def test_settings_at_the_edge_are_accepted():
-    TMaze("v2", corridor_len=256, num_distractors=0, time_limit=1)
+    TMaze("v2", corridor_len=256, num_distractors=0, time_limit=256)
     TMaze("v1", corridor_len=257)
 
 

@@ -216,8 +216,9 @@ def test_when_worlds_are_made_changes_nothing_else(truncation):
 @pytest.mark.parametrize("reset_ratio", [1, 3])
 def test_pixels_are_drawn_once_per_step(reset_ratio):
     """As often as `observe` alone draws the agent's window: neither for the step nor for the reset besides."""
-    environment = MysteryPath("grid", time_limit=2)
-    env = VectorEnv(environment, environment.default_params, NUM_ENVS, reset_ratio=reset_ratio)
+    environment = MysteryPath("grid")
+    params = environment.default_params._replace(time_limit=2)
+    env = VectorEnv(environment, params, NUM_ENVS, reset_ratio=reset_ratio)
     state, first = jax.jit(env.reset)(jax.random.key(0))
     observe = jax.jit(jax.vmap(lambda state: environment.observe(state, environment.default_params)))
     np.testing.assert_array_equal(first.obs, observe(state.env))

@@ -104,7 +104,7 @@ def test_published_sizes(memory_len, state):
 def test_wrong_sizes_are_said_while_building(target, sizes, message):
     config = compose([f"model={target}"])["model"] | sizes
     with pytest.raises(ConfigError, match=message):
-        instantiate(config, "model", "initialize_carry")
+        instantiate(config, "model")
 
 
 def test_memory_len_is_checked_without_a_configuration():

@@ -17,7 +17,7 @@ from src_pure.build import build, compose, known_names
 from src_pure.evaluate import make_evaluate
 from src_pure.runs.checkpoint import read
 from src_pure.runs.loop import training_keys
-from src_pure.runs.policies import export_policy
+from src_pure.runs.policies import export_policy, read_trained
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from tests.conftest import REPOSITORY
 
@@ -109,8 +109,7 @@ def assert_same_run(a: Path, b: Path, message: str) -> None:
 @pytest.fixture(scope="module")
 def policy(unbroken, tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies") / "policy"
-    checkpoint = read(unbroken / "checkpoints" / "10")
-    export_policy(checkpoint, checkpoint.arrays(), 0, folder)
+    export_policy(read_trained(unbroken), 0, folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from src_pure.runs import folder as folder_module
 from src_pure.runs import parquet
 from src_pure.runs.checkpoint import KIND, STATE
 from src_pure.runs.folder import append_line, files_below, read_file
-from src_pure.runs.policies import export_policy, newest_checkpoint
+from src_pure.runs.policies import export_policy, read_trained
 from src_pure.runs.rundir import read_metrics
 from src_pure.runs.sealed import sealing
 from tests.runs.conftest import OPTIONS
@@ -122,7 +122,7 @@ def test_shapes_are_compared_before_anything_is_read(unbroken, tmp_path, capsys)
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 4
     assert "does not hold this training's state: actor" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match=r"learner\.params.*is missing"):
-        newest_checkpoint(folder)
+        read_trained(folder)
 
 
 def table_of(num_rows, **options):
@@ -163,8 +163,7 @@ def test_a_table_says_whose_it_is(tmp_path):
 @pytest.fixture(scope="module")
 def policy(unbroken, tmp_path_factory):
     folder = tmp_path_factory.mktemp("policies") / "policy"
-    checkpoint, arrays, _ = newest_checkpoint(unbroken)
-    export_policy(checkpoint, arrays, 0, folder)
+    export_policy(read_trained(unbroken), 0, folder)
     return folder
 
 

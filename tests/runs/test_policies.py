@@ -24,7 +24,7 @@ from src_pure.ops import distribution
 from src_pure.runs import loop, sealed
 from src_pure.runs import policies as policies_module
 from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import export_policy, newest_checkpoint, params_of, read_params, warm_start
+from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, warm_start
 from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
@@ -133,9 +133,8 @@ def robot(unbroken, tmp_path_factory):
     experiment = build(compose([*task, "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]))
     params = jax.tree.map(lambda x: 0.1 * np.ones((1, *x.shape), x.dtype), params_of(experiment))
     folder = tmp_path_factory.mktemp("robot") / "policy"
-    arrays = {f"learner.params.{name}": x for name, x in named_arrays(params).items()}
     checkpoint = read(unbroken / "checkpoints" / "10")._replace(config=experiment.config)
-    export_policy(checkpoint, arrays, 0, folder)
+    export_policy(Trained(experiment, checkpoint, named_arrays(params), []), 0, folder)
     return folder, experiment
 
 
@@ -300,8 +299,8 @@ def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, t
         return read(*arguments, **options)
 
     monkeypatch.setattr(holder, when, meanwhile)
-    found, arrays, damaged = newest_checkpoint(tmp_path / "run")
-    assert found.path == folder / "10" and arrays and not damaged
+    _, found, params, damaged = read_trained(tmp_path / "run")
+    assert found.path == folder / "10" and params and not damaged
 
 
 def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):

@@ -259,7 +259,7 @@ def test_a_folder_may_be_unwritable_before_training_too(to_continue, unprivilege
     folder, become = unprivileged
     folder = shutil.copytree(to_continue, folder / "run")
 
-    def build_and_become(config):
+    def build_and_become(config, trust):
         """Another user, to whom the project itself may be closed, once its files have been read."""
         experiment = build(config)
         become()

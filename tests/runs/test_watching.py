@@ -19,7 +19,7 @@ from tests.probes import Aim
 
 TASKS = {
     "tmaze": ["task.corridor_len=4", "task.time_limit=5"],
-    "mysterypath": ["task.time_limit=5", "task.observation=symbolic"],
+    "mysterypath": ["task.time_limit=6", "task.observation=symbolic"],
     "bsuite": ["task.memory_length=4"],
     "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1", "task.time_limit=5"],
 }

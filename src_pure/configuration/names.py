@@ -1,0 +1,55 @@
+"""What there is to configure, and what to say about a name that does not exist."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from src_pure.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# a wheel holds the configurations inside the package, a checkout beside it
+CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
+CONFIG_FILE = CONFIG_DIR / "config.yaml"
+COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
+DERIVED = {"algo.num_steps": "num_steps", "algo.num_updates": "total_steps"}  # set from these, never by themselves
+
+
+def known_names(group: str) -> list[str]:
+    """Names of the YAML files of a group."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def experiment_groups() -> list[str]:
+    """Groups of published experiments."""
+    return sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in COMPONENTS)
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested configuration by their dotted keys."""
+    leaves = {}
+    for name, value in config.items():
+        leaves |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
+
+
+def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
+    """The error for a key that does not exist: the closest known one, and those of the same section."""
+    if key in DERIVED:
+        return ConfigError(f"{key} follows from {DERIVED[key]}: set that")
+    if key == "defaults":
+        return ConfigError("defaults: a configuration file must be resolved, such as the config.yaml of a run")
+    known = list(known)
+    closest = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
+    hint = f"; did you mean {closest[0]}?" if closest else ""
+    section = key.rpartition(".")[0]
+    known = [name for name in known if name.rpartition(".")[0] == section] or {name.split(".")[0] for name in known}
+    return ConfigError(f"unknown key {key[:100]}{hint} (known: {', '.join(sorted(known))})")
+
+
+def unknown_choice(group: str, name: str) -> ConfigError:
+    """The error for a name that no YAML file of a group has."""
+    known = known_names(group.lstrip("+"))
+    closest = difflib.get_close_matches(name[:100], known, n=1)
+    hint = f"; did you mean {group}={closest[0]}?" if closest else ""
+    return ConfigError(f"{group} must be one of {', '.join(known)}, got {name[:100]!r}{hint}")

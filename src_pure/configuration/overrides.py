@@ -1,0 +1,158 @@
+"""KEY=VALUE on a command line: the whole grammar, and what each argument changes in a configuration.
+
+GROUP=NAME        the component of a YAML file: task, model, encoder, algo
++GROUP=NAME       a published experiment
+KEY=VALUE         another value for a dotted key. Where it is text, all that follows the first =, but for one pair of
+                  quotes around it, and null; else a plain YAML value: 3, 1e-3, true, null, [1, 2], {a: 1}
++KEY=VALUE        the same for a key that the configuration need not have
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import yaml
+
+from src_pure.configuration.files import parse_yaml
+from src_pure.configuration.names import (
+    COMPONENTS,
+    dotted,
+    experiment_groups,
+    known_names,
+    unknown_choice,
+    unknown_key,
+)
+from src_pure.configuration.settings import is_text
+from src_pure.configuration.validation import MAX_DEPTH
+from src_pure.errors import ConfigError, shown
+
+
+class Override(NamedTuple):
+    given: str  # as it was typed
+    new: bool  # begins with +: the key need not be there
+    key: str
+    text: str  # all that follows the first =
+
+
+def parse(given: str) -> Override:
+    """The parts of an argument; raises ConfigError for one that has no meaning."""
+    name, equals, text = given.partition("=")
+    key, start = name.lstrip("+"), given[:100]
+    if name.startswith("~"):
+        raise ConfigError(f"{start}: nothing can be deleted from a configuration, only set to another value")
+    if not equals or not key:
+        raise ConfigError(f"an argument must be KEY=VALUE, got {start!r}; see --help")
+    if key == "trust":
+        raise ConfigError(f"trust is an option of the command line: write --{start.lstrip('+')}")
+    if key.partition(".")[0] == "hydra":
+        raise ConfigError(f"{start}: Hydra's own settings have no meaning here")
+    return Override(given, name != key, key, text)
+
+
+def is_choice(override: Override) -> bool:
+    """Whether a whole YAML file is chosen, and not a value set."""
+    return override.key in COMPONENTS or override.key in experiment_groups()
+
+
+def choices(overrides: Sequence[Override]) -> list[str]:
+    """The choices among overrides, as Hydra writes them; of a component that is named twice the last one."""
+    chosen = {}
+    for override in filter(is_choice, overrides):
+        key, text, component = override.key, override.text, override.key in COMPONENTS
+        if text not in known_names(key):
+            raise unknown_choice(key if component else f"+{key}", text)
+        if component and override.new:
+            raise ConfigError(f"{override.given}: {key} is always there, so write {key}={text}")
+        if not component and not override.new:
+            raise ConfigError(f"{key} is a group of experiments: write +{override.given}")
+        chosen[key] = f"{key}={text}" if component else f"+{key}={text}"
+    experiments = [choice for choice in chosen.values() if choice.startswith("+")]
+    if len(experiments) > 1:
+        raise ConfigError(f"a training is of one experiment: leave out {' and '.join(experiments[1:])}")
+    return list(chosen.values())
+
+
+def apply(config: dict[str, Any], override: Override) -> None:
+    """Sets a value of a configuration; raises ConfigError for a key that is not there."""
+    *parents, name = override.key.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise unknown_key(override.key, known_keys(config))
+    section, path = config, ""
+    for parent in parents:
+        path += f"{parent}."
+        inner = section.get(parent)
+        if inner is None and override.new:
+            inner = section[parent] = {}
+        if inner is None and parent in section:
+            raise ConfigError(f"{override.key} is not there yet: write +{override.given[:100]}")
+        if inner is None:
+            raise unknown_key(override.key, known_keys(config))
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{path[:-1]} is a single value, so {override.key} cannot be set")
+        section = inner
+    if name not in section and not override.new:
+        raise unknown_key(override.key, known_keys(config))
+    section[name] = merged(config, section.get(name), value_of(override, section.get(name)), override)
+
+
+def merged(config: dict[str, Any], old: Any, value: Any, override: Override, key: str = "") -> Any:
+    """The value, or where both are dictionaries the old one with the value's entries."""
+    if not (isinstance(old, dict) and isinstance(value, dict)):
+        return value
+    for name in value:
+        if name not in old and not override.new:
+            raise unknown_key(f"{key or override.key}.{name}", known_keys(config))
+    changed = {
+        name: merged(config, old.get(name), item, override, f"{key or override.key}.{name}")
+        for name, item in value.items()
+    }
+    return old | changed
+
+
+def value_of(override: Override, old: Any) -> Any:
+    """The value that an override's text stands for; old is the one that it replaces."""
+    key, text = override.key, override.text
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if is_text(key):
+        return text[1:-1] if quoted else None if text == "null" else text
+    if text.startswith("{"):  # YAML wants a space in {a: 1}
+        text = re.sub(r"""("[^"]*"|'[^']*')|:(?=\S)""", lambda part: part[1] or ": ", text)
+    try:
+        value = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"{key} must be a value such as 3, 1e-3, true, null, [1, 2] or {{a: 1}}, got {shown(text)}"
+        ) from error
+    if not quoted:
+        _check_one_value(override, value, old)
+    return value
+
+
+def _check_one_value(override: Override, value: Any, old: Any) -> None:
+    """Raises ConfigError for what other programs read as several settings: 1,2 or range(3)."""
+    name, text = override.given.partition("=")[0], override.text[:100]
+    call = re.fullmatch(r"\w*\((.*)\)", text)
+    several = isinstance(value, str) and ("," in text or call)
+    if override.key == "seed" and isinstance(value, str | list):
+        raise ConfigError(f"seed must be one value, got {text}; {_several_seeds(text)}")
+    if several or (isinstance(value, list) and isinstance(old, int | float)):
+        inner = call[1] if call else text.strip("[]")
+        if isinstance(old, list):
+            raise ConfigError(f"{override.key} must be a list, got {text}: write {name}=[{inner}]")
+        hint = f"run one command for each value: write {name}={inner.partition(',')[0].strip()}"
+        raise ConfigError(f"{override.key} must be one value, got {text}; {hint}")
+
+
+def _several_seeds(text: str) -> str:
+    """How to train with the seeds that a text seems to mean."""
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", text)]
+    seeds = range(*numbers) if text.startswith("range(") and 1 <= len(numbers) <= 2 else numbers
+    if len(seeds) > 1 and all(after - before == 1 for before, after in pairwise(seeds[:100])):
+        return f"for these seeds write seed={seeds[0]} num_seeds={len(seeds)}"
+    return "the seeds of a command follow each other: for 0, 1 and 2 write seed=0 num_seeds=3"
+
+
+def known_keys(config: dict[str, Any]) -> list[str]:
+    keys = [name for name in dotted(config) if not name.endswith(("._target_", ".name"))]
+    return [*keys, *COMPONENTS, *(f"+{group}" for group in experiment_groups())]

@@ -1,0 +1,137 @@
+"""All of the configuration but the components; every key is explained in configs/config.yaml."""
+
+import os
+from typing import Annotated, Any, Literal, get_args
+
+import pydantic
+from annotated_types import Gt, Lt, MinLen
+
+from src_pure.configuration.names import COMPONENTS
+from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("Input should be printable text in one line")
+    return text
+
+
+Text = Annotated[str, pydantic.AfterValidator(printable)]
+Folder = Annotated[str, MinLen(1), pydantic.AfterValidator(printable), pydantic.AfterValidator(os.path.expanduser)]
+
+
+class Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def refuse_other_kinds(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """pydantic would read true as the number 1, and "8" as the number 8, which nothing else then does."""
+        annotation = cls.model_fields[info.field_name].annotation
+        if annotation is not bool and isinstance(value, bool):
+            raise ValueError("Input should be a number")
+        if isinstance(value, str) and not is_section(annotation) and not holds_text(annotation):
+            wanted = (
+                "true or false" if annotation is bool else "a valid integer" if is_integer(annotation) else "a number"
+            )
+            raise ValueError(f"Input should be {wanted}")
+        return value
+
+
+class Observation(Section):
+    last_action: bool
+    last_reward: bool
+
+
+class Head(Section):
+    head_size: PositiveInt | None
+    head_activation: Literal["tanh", "relu"]
+
+
+class Evaluation(Section):
+    num_episodes: PositiveInt
+    interval: NonNegativeInt
+    max_steps: PositiveInt | None
+
+
+class Checkpointing(Section):
+    minutes: PositiveFloat | None = 1.0
+    updates: PositiveInt | None = None
+    keep: PositiveInt = 2
+    metric: Text | None = "episode_return"
+    min_episodes: PositiveInt = 100
+
+
+class Wandb(Section):
+    mode: Literal["disabled", "offline", "online"]
+    project: Text
+    group: Text | None
+    name: Text | None
+
+
+class Settings(Section):
+    num_envs: PositiveInt
+    num_steps: PositiveInt
+    total_steps: Annotated[int, Gt(0), Lt(2**63)]
+    seed: NonNegativeInt
+    num_seeds: PositiveInt
+    observation: Observation = Observation(last_action=False, last_reward=False)  # missing in older run folders
+    policy: Head
+    evaluation: Evaluation
+    log_seconds: PositiveFloat | None
+    wandb: Wandb
+    tensorboard: bool
+    run_dir: Folder | None
+    # defaults of configs/config.yaml, for config.yaml files written before there were these keys
+    warm_start: Folder | None = None
+    resume: Literal["auto", "must", "never"] = "auto"
+    resume_anyway: bool = False
+    checkpoint: Checkpointing = Checkpointing()
+    grace_seconds: PositiveFloat = 30.0
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        return self.total_steps // self.steps_per_update
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.num_seeds)
+
+
+def is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def is_integer(annotation: Any) -> bool:
+    return annotation is int or any(is_integer(part) for part in get_args(annotation))
+
+
+def holds_text(annotation: Any) -> bool:
+    """Whether text is among the values of an annotation, or all that they are."""
+    return annotation is str or any(isinstance(part, str) or holds_text(part) for part in get_args(annotation))
+
+
+def is_text(key: str) -> bool:
+    """Whether a dotted key of a configuration is text, so that a command line gives it literally."""
+    top, *rest = key.split(".")
+    if top in COMPONENTS:
+        return rest in (["name"], ["_target_"])
+    annotation: Any = Settings
+    for name in (top, *rest):
+        if not is_section(annotation) or name not in annotation.model_fields:
+            return False
+        annotation = annotation.model_fields[name].annotation
+    return holds_text(annotation)
+
+
+def keys_of(section: type[Section], prefix: str = "") -> list[str]:
+    """All dotted keys of a section."""
+    keys = []
+    for name, field in section.model_fields.items():
+        nested = is_section(field.annotation)
+        keys += keys_of(field.annotation, f"{prefix}{name}.") if nested else [prefix + name]
+    return keys

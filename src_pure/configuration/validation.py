@@ -1,0 +1,68 @@
+"""Values of a configuration as the types that the code declares, or an error that names the key."""
+
+import re
+from typing import Any
+
+import pydantic
+
+from src_pure.configuration.names import COMPONENTS, experiment_groups, unknown_key
+from src_pure.configuration.settings import keys_of
+from src_pure.errors import ConfigError, shown
+
+MAX_DEPTH = 16  # of sections, lists and dictionaries in one another
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")  # becomes the name of a folder
+
+
+def validate(annotation: Any, value: Any, path: str) -> Any:
+    """value as the annotated type; raises ConfigError naming the first key that is wrong."""
+    try:
+        typed = pydantic.TypeAdapter(annotation).validate_python(value)
+    except pydantic.ValidationError as error:
+        raise explained(error, annotation, path) from None
+    except pydantic.errors.PydanticUserError as error:  # an annotation that says nothing about plain values
+        raise ConfigError(f"{path} cannot be set in a configuration") from error
+    if isinstance(value, bool) and not isinstance(typed, bool):
+        raise ConfigError(f"{path} must be a number, got {value!r}")
+    return typed
+
+
+def explained(error: pydantic.ValidationError, annotation: Any, path: str) -> ConfigError:
+    """The first thing that pydantic found, in the words of a configuration."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key, [*keys_of(annotation), *COMPONENTS, *(f"+{group}" for group in experiment_groups())])
+    if first["type"] == "missing":
+        return ConfigError(f"{key} is missing; leave it at its default instead of deleting it")
+    got = shown(first["input"])
+    if first["type"] == "model_type":
+        return ConfigError(f"{key} is a section: set its values as {key}.NAME=VALUE, got {got}")
+    message = first["msg"].removeprefix("Value error, ")
+    wanted = f" must be {message.removeprefix('Input should be ')}" if "Input should be" in message else f": {message}"
+    return ConfigError(f"{key}{wanted}, got {got}")
+
+
+def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
+    """Raises ConfigError unless a value consists of what a YAML or JSON file can say, in few levels."""
+    what = path or "a configuration"
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{what[:100]} has more than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{what}: a key must be text, got {shown(key)}")
+            check_plain(item, f"{path}.{key}" if path else key, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            check_plain(item, path, depth + 1)
+    elif value is not None and not isinstance(value, str | int | float):
+        raise ConfigError(f"{what} must be a plain value, got {shown(value)}")
+
+
+def check_name(name: Any, path: str) -> str:
+    """A name that can be part of a folder's; raises ConfigError for any other."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{path} must be 1 to 64 letters, digits, '.', '_' and '-', not beginning with '.', got {shown(name)}"
+        )
+    return name

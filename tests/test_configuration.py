@@ -1,0 +1,292 @@
+"""What a command line and a configuration file may say: the grammar, its hints, and odd files."""
+
+import os
+import re
+import time
+
+import pytest
+import yaml
+
+import trainer_pure
+from src_pure.build import ConfigError, build, compose
+from src_pure.configuration.files import MAX_BYTES, parse_yaml, to_yaml
+from src_pure.configuration.settings import Settings, is_text, keys_of
+
+TEXTS = [
+    "runs/lr=1e-3", "runs/läufe (1)", "12345", "1e5", "true", "a,b", "[x]", "{x}", "${x}", "a: b", "#x", "x #y", "'",
+    "it's", "*x", "&x", "!x", "%x", "@x", "`x`", "null x", "Null", "-", "range(3)", "a'b'", " ", "\\", "🙂",
+]  # fmt: skip
+
+
+def test_text_is_what_the_settings_declare():
+    assert {key for key in keys_of(Settings) if is_text(key)} == {
+        *("run_dir", "warm_start", "resume", "policy.head_activation", "checkpoint.metric"),
+        *("wandb.mode", "wandb.project", "wandb.group", "wandb.name"),
+    }
+    assert is_text("task.name") and is_text("model._target_") and not is_text("task.env_name")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_literal_and_survives_a_file(text, tmp_path):
+    experiment = build(
+        compose([f"run_dir={text}", f"wandb.name={text}", f"warm_start={text}", f"wandb.group='{text}'"])
+    )
+    settings = experiment.settings
+    assert (settings.run_dir, settings.wandb.name, settings.warm_start, settings.wandb.group) == (text,) * 4
+    file = tmp_path / "config.yaml"
+    file.write_text(experiment.config_yaml)
+    assert build(compose([], file)).settings.wandb.name == text
+
+
+def test_null_quotes_and_home():
+    assert compose(["run_dir=null"])["run_dir"] is None
+    assert compose(["run_dir='null'"])["run_dir"] == "null"
+    assert compose(['run_dir="runs/läufe"'])["run_dir"] == "runs/läufe"
+    settings = build(compose(["run_dir=~/x", "warm_start=~/y", "wandb.name=~/z"])).settings
+    assert (settings.run_dir, settings.warm_start) == (os.path.expanduser("~/x"), os.path.expanduser("~/y"))
+    assert settings.wandb.name == "~/z"
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("total_steps=1e6", 1e6),
+        ("total_steps=1_000_000", 1_000_000),
+        ("total_steps=+2000000", 2_000_000),
+        ("algo.gamma=.5", 0.5),
+        ("algo.gamma=1", 1),
+        ("algo.learning_rate=2.5E-4", 2.5e-4),
+        ("algo.max_grad_norm=inf", float("inf")),
+        ("algo.max_grad_norm=.inf", float("inf")),
+        ("evaluation.interval= 3", 3),
+        ("tensorboard=true", True),
+        ("policy.head_size=null", None),
+        ("+task.options={a: 1, b: [x, 2]}", {"a": 1, "b": ["x", 2]}),
+        ("+task.options={a:1,'b:c':true}", {"a": 1, "b:c": True}),
+        ("+task.options.a.b=1", {"a": {"b": 1}}),
+        ("+task.sides=[1,2]", [1, 2]),
+        ("task.variant=on", "on"),
+        ("task.variant=2020-01-01", "2020-01-01"),
+        ("task.variant='1,2'", "1,2"),
+        ("++seed=3", 3),
+    ],
+)
+def test_other_values_are_plain_yaml(override, value):
+    keys = override.lstrip("+").partition("=")[0].split(".")
+    config = compose([override])
+    for key in keys[: 1 if len(keys) == 1 else 2]:
+        config = config[key]
+    assert config == value and type(config) is type(value)
+
+
+def test_a_dictionary_changes_the_entries_that_it_names():
+    assert compose(["policy={head_size: 3}"]) == compose(["policy.head_size=3"])
+    with pytest.raises(ConfigError, match=r"unknown key policy.head_siz; did you mean policy.head_size\?"):
+        compose(["policy={head_siz: 3}"])
+
+
+# wrong commands, each of which says what to write instead
+HINTED = [
+    ["seed=0,1,2"], ["seed=[0,1,2]"], ["seed=[3, 4]"], ["seed=range(3)"], ["seed=range(2,5)"], ["seed=1,5,9"],
+    ["seed=0..4"], ["seed=choice(0,1)"], ["seed=all"], ["--multirun", "seed=0"], ["-m"], ["model.d_ffc=64,128"],
+    ["model.d_ffc=[64,128]"], ["algo.learning_rate=1e-3,1e-4"], ["model.d_ffc=choice(64,128)"],
+    ["encoder=mlp", "encoder.sizes=64,64"], ["encoder=mlp", "encoder.sizes=(64,64)"], ["tmaze=agalite"],
+    ["+tmaze=agalit"], ["+model=gru"], ["++model=gru"], ["model=grru"], ["mdel=gru"], ["nun_envs=8"],
+    ["+nun_envs=8"], ["task.corridr_len=3"], ["+task.corridr_len=3"], ["algo.num_steps=64"],
+    ["+tmaze=gru", "+bsuite=gru"], ["checkpoint.mintes=2"],
+    ["task=gymnax", "task.env_name=MemoryChain-bsuite", "task.options.num_bits=2"],
+    ["task=gymnax", "task.env_name=CartPole"], ["task._target_=tests.probes.BrokenTMaze"],
+    ["trust=tests"], ["++tmaze=agalit"], ["tmaze=agalit"], ["encoder=mlp", "+encoder.sizes=8,8"], ["+seed=0,1"],
+]  # fmt: skip
+
+
+def corrected(arguments, message):
+    """The arguments as the message says; None if it does not say how."""
+    if match := re.search("leave out ([^;]+)", message):
+        arguments = [text for text in arguments if text not in (*match[1].split(), "-m")]
+        if "write" not in message:
+            return arguments
+    wrong = arguments[-1] if arguments else ""
+    key, _, value = wrong.partition("=")
+    if match := re.search(r"--trust (\w+)", message):
+        return [*arguments, "--trust", match[1]]
+    if match := re.search(r"write ([^;]+)", message):
+        return [*arguments[:-1], *match[1].split()]
+    if match := re.search(r"did you mean (\S+)\?", message):
+        new = match[1] if "unknown key" in message or "=" in match[1] else f"{key}={match[1]}"
+        return [*arguments[:-1], new if "=" in new else wrong.replace(key.strip("+"), new, 1)]
+    if match := re.search(r"follows from (\w+): set that", message):
+        return [*arguments[:-1], f"{match[1]}={value}"]
+    return None
+
+
+@pytest.mark.parametrize("arguments", HINTED, ids=" ".join)
+def test_every_hint_leads_to_a_command_that_works(arguments, capsys):
+    assert trainer_pure.main([*arguments, "--help"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and not re.search("hydra|omegaconf|token|LexerNoViable|mismatched", message, re.I)
+    right = corrected(arguments, message.removeprefix("error: ").strip())
+    assert right is not None, message
+    assert trainer_pure.main([*right, "--help"]) == 0, (message, right, capsys.readouterr().err)
+
+
+WRONG_ARGUMENTS = [
+    "", "=", "=3", "seed", "x y", "seed=", "seed=[", "seed={", "seed='", "seed=\"", "seed=&a", "seed=*a",
+    "seed=!!int 3", "seed=a: b: c", "seed=\t- 1", "seed=%", "seed=1\n2", "seed.x=3", "seed=" + "9" * 5000,
+    "num_envs=" + "[" * 5000, "a" * 100_000 + "=1", "+" + "a." * 5000 + "a=1", "policy=3", "wandb.mode=null",
+    "task.name=", "task.name=a/b", "task.name=..", "task.name=" + "a" * 65, "run_dir=a\x1b[31mb", "run_dir=\udcff",
+    "model.name=../x", "algo.name=a b", "task.name=\x00", "wandb.name=a\nb",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", WRONG_ARGUMENTS, ids=range(len(WRONG_ARGUMENTS)))
+def test_wrong_arguments_are_one_short_line(argument, capsys):
+    begun = time.monotonic()
+    assert trainer_pure.main([argument, "--help"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1
+    assert len(error) < 2_000 and error.strip().isprintable()
+    assert time.monotonic() - begun < 5
+
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{after}: &{after} [*{name}, *{name}]\n" for name, after in zip("abcdefgh", "bcdefghi", strict=True))  # fmt: skip  # noqa: E501
+
+ODD_FILES = {
+    "empty": b"",
+    "scalar": b"3",
+    "list": b"- 1",
+    "documents": b"seed: 1\n---\nseed: 2\n",
+    "integer key": b"7: 3",
+    "null key": b"null: 3",
+    "boolean key": b"true: 3",
+    "list as key": b"[a]: 3",
+    "key twice": b"seed: 1\nseed: 2",
+    "bomb": BOMB.encode(),
+    "alias": b"a: &a 3\nseed: *a",
+    "merge": b"a: &a {seed: 1}\nb: {<<: *a}",
+    "python object": b"seed: !!python/object/apply:os.system ['touch mark']",
+    "tag": b"seed: !!binary aGFsbG8=",
+    "deep": b"a: " + b"[" * 10_000,
+    "deep mapping": b"a: " + b"{a: " * 10_000,
+    "deep blocks": b"\n".join(b" " * depth + b"a:" for depth in range(400)),
+    "deep list in line": b"- " * 10_000,
+    "huge": b"#" * (MAX_BYTES + 1),
+    "long text": b"run_dir: " + b"a" * 90_000,
+    "many keys": b"".join(b"k%d: 1\n" % number for number in range(9_000)),
+    "many items": b"encoder: {_target_: src_pure.models.encoders.MLPEncoder, sizes: [" + b"8, " * 30_000 + b"8]}",
+    "long number": b"seed: " + b"9" * 90_000,
+    "not UTF-8": b"run_dir: \xff",
+    "UTF-16": "seed: 1".encode("utf-16"),
+    "null character": b"run_dir: \x00",
+    "escaped null": b'run_dir: "a\\0b"',
+    "control": b'run_dir: "\\e[31m"',
+    "tab": b"\tseed: 1",
+    "unfinished": b"seed: 'x",
+    "directive": b"%YAML 9.9\n---\nseed: 1",
+    "defaults": b"defaults: [{task: tmaze}, _self_]\nseed: 1",
+    "hydra": b"hydra: {searchpath: [file:///tmp]}\nseed: 1",
+    "environment": b"run_dir: ${oc.env:HOME}\nnum_envs: ${oc.env:HOME}",
+}
+
+
+def refused(file, capsys, what="error: "):
+    begun = time.monotonic()
+    assert trainer_pure.main(["--config", str(file), "--help"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith(what) and error.count("\n") == 1
+    assert len(error) < 2_000 and error.strip().isprintable()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_odd_files_are_one_short_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole = b"" if name in ("empty", "scalar", "list", "documents", "huge") else build(compose([])).config_yaml.encode()
+    kept = [line for line in whole.splitlines() if not line.startswith((b"seed:", b"run_dir:", b"num_envs:"))]
+    for number, content in enumerate((ODD_FILES[name], ODD_FILES[name] + b"\n" + b"\n".join(kept))):
+        file = tmp_path / f"{number}.yaml"
+        file.write_bytes(content)
+        refused(file, capsys)
+    assert not (tmp_path / "mark").exists()
+
+
+VALUES = (3, -1, 1.5, "x", True, None, [], {}, [1], {"a": 1}, "", [[]], {"_target_": "os.system"}, "${seed}", 1e400)
+
+
+def test_wrong_types_are_one_line():
+    """Each value in the place of each key: built, or refused."""
+    config = build(compose(["model=gru", "model.size=8", "encoder=mlp", "task.corridor_len=3"])).config
+    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    places = [(section, key) for section in sections for key in section]
+    accepted = 0
+    for section, key in places:
+        before = section[key]
+        for value in VALUES:
+            section[key] = value
+            try:
+                build(config)
+                accepted += 1
+            except ConfigError as error:
+                assert str(error).isprintable() and len(str(error)) < 1_000
+        section[key] = before
+    assert accepted < len(places) * len(VALUES) / 4
+    for value in (3, None, [], "x", {1: 2}, {None: 1}, {"task": (1,)}):
+        with pytest.raises(ConfigError):
+            build(value)
+
+
+def test_interpolation_is_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    file = tmp_path / "config.yaml"
+    file.write_text(build(compose(["wandb.name=${oc.env:SECRET}"])).config_yaml)
+    for config in (compose([], file), compose(["wandb.name=${oc.env:SECRET}"])):
+        assert build(config).settings.wandb.name == "${oc.env:SECRET}"
+
+
+def test_only_regular_files_are_opened(tmp_path, capsys):
+    for name in ("loop.yaml", "a.yaml"):
+        (tmp_path / name).symlink_to(tmp_path / {"loop.yaml": "loop.yaml", "a.yaml": "b.yaml"}[name])
+    (tmp_path / "b.yaml").symlink_to(tmp_path / "a.yaml")
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    names = [
+        "loop.yaml",
+        "a.yaml",
+        "fifo.yaml",
+        "folder.yaml",
+        "device.yaml",
+        "none.yaml",
+        "x" * 300 + ".yaml",
+        "x.txt",
+    ]
+    for name in names:
+        refused(tmp_path / name, capsys)
+
+
+def test_the_projects_own_file_has_groups_however_it_is_named(monkeypatch):
+    monkeypatch.chdir(trainer_pure.CONFIG_FILE.parents[1])
+    assert trainer_pure.main(["--config", "configs/../configs/config.yaml", "model=gru", "--help"]) == 0
+
+
+TYPES = [
+    {
+        "a": "1e5",
+        "b": "yes",
+        "c": "0x1f",
+        "d": "2020-01-01",
+        "e": "1:30",
+        "f": "null",
+        "g": "",
+        "h": "ä #x",
+        "i": "010",
+    },
+    {"a": 1e-5, "b": float("inf"), "c": -float("inf"), "d": 10**20, "e": None, "g": [{}, []], "h": True, "i": 8.0},
+]
+
+
+@pytest.mark.parametrize("value", TYPES)
+def test_yaml_reads_what_it_wrote_and_so_do_others(value):
+    for read in (parse_yaml, yaml.safe_load):
+        again = read(to_yaml(value))
+        assert again == value and list(map(type, again.values())) == list(map(type, value.values()))
