@@ -25,7 +25,7 @@ BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["configuration"] = {"types", "errors"}
 BELOW["build"] = BELOW["train"] | {"configuration", "errors", "device"}
-BELOW["usage"] = {"build", "configuration"}
+BELOW["usage"] = {"build", "configuration", "errors"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.runs.frames import metrics_frame
 
 FOLDER = REPOSITORY / "scripts"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 READERS = ["plot", "watch", "export", "bsuite_score"]  # of run folders
 HUGE = "9" * 30
 

@@ -136,7 +136,7 @@ def test_hostile_arguments_run_nothing(stranger, capsys):
 
 def test_an_exported_policy_runs_nothing(stranger, monkeypatch):
     hostile = build(compose(["model=gru"])).config | {"model": {"_target_": "evil.Evil"}}
-    monkeypatch.setattr(policies, "read_params", lambda folder: ({"config": hostile}, {}))
+    monkeypatch.setattr(policies, "read_params", lambda folder: (SimpleNamespace(config=hostile), {}))
     with pytest.raises(ConfigError, match="add --trust evil"):
         load_policy(stranger)
     assert not (stranger / "mark").exists()

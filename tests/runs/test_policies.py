@@ -259,7 +259,7 @@ def test_an_export_that_another_one_was_faster_than_is_refused(unbroken, tmp_pat
 
 def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_path, capsys):
     assert export.main([str(tmp_path)]) == 2
-    assert f"{tmp_path} is no run folder with checkpoints\n" in capsys.readouterr().err
+    assert f"{tmp_path} is not a run folder with checkpoints\n" in capsys.readouterr().err
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "evaluation.parquet").unlink()
     assert export.main([str(folder)]) == 2

@@ -1,0 +1,96 @@
+"""Machine settings and sizes: one line before anything is made, instead of a traceback or a hang."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import trainer_pure
+from src_pure import device
+from src_pure.device import check_fits, device_error
+from src_pure.errors import ConfigError, DeviceError
+from src_pure.runs import loop
+from tests.conftest import REPOSITORY
+from tests.runs.conftest import OPTIONS
+
+
+def start(*arguments, **variables):
+    command = [sys.executable, "trainer_pure.py", *OPTIONS, *map(str, arguments)]
+    environment = os.environ | variables
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        ({"JAX_PLATFORMS": "nope"}, "error: JAX_PLATFORMS=nope finds no device: "),
+        ({"JAX_DISABLE_JIT": "1"}, "error: JAX_DISABLE_JIT is set, but a training is one compiled program; unset it"),
+    ],
+)
+def test_settings_without_a_device_are_one_line(tmp_path, variables, error):
+    done = start(f"run_dir={tmp_path / 'run'}", **variables)
+    assert done.returncode == 2 and done.stderr.startswith(error) and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["num_seeds=2147483640"], "the state of a training with its table of metrics needs"),
+        (["num_seeds=2147483647"], "seed + num_seeds must be at most 2**31"),
+        (["seed=2147483647"], "seed + num_seeds must be at most 2**31"),
+        (["log_seconds=null", "total_steps=9223372036854775807"], "total_steps must be below 2**31 updates"),
+        (["log_seconds=null", "total_steps=100000000000"], "the state of a training with its table of metrics needs"),
+        (["num_envs=2147483640", "algo.num_minibatches=1", "total_steps=1e12"], "the state of a training"),
+    ],
+)
+def test_sizes_beyond_the_machine_are_one_line(tmp_path, capsys, options, error):
+    assert trainer_pure.main([*OPTIONS, *options, f"run_dir={tmp_path / 'run'}"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {error}") and line.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_would_fit_is_said(monkeypatch):
+    monkeypatch.setattr(device, "device_memory", lambda: 10 * 2**30)
+    check_fits(10 * 2**30, 100, "a training")
+    with pytest.raises(ConfigError, match=r"needs 40.0 GiB for num_seeds=100, .* 10.0 GiB; num_seeds=25 would fit"):
+        check_fits(40 * 2**30, 100, "a training")
+    with pytest.raises(ConfigError, match="choose a smaller num_envs or model"):
+        check_fits(40 * 2**30, 1, "a training")
+
+
+def test_memory_is_compared_with_what_the_compiled_program_needs(tmp_path, monkeypatch, capsys):
+    memory = iter([2**40, 1000])
+    monkeypatch.setattr(device, "device_memory", lambda: next(memory, 1000))
+    assert trainer_pure.main([*OPTIONS, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "error: an update needs 0.0 GiB for num_seeds=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code", "text"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), ConfigError, 2, "smaller"),
+        (MemoryError(), ConfigError, 2, "smaller num_seeds"),
+        (jax.errors.JaxRuntimeError("INTERNAL: the device fell off"), DeviceError, 6, "the device fell off"),
+    ],
+)
+def test_errors_of_the_device_are_one_line(tmp_path, monkeypatch, capsys, error, kind, code, text):
+    assert isinstance(device_error(error), kind)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "compile_program", fail)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={tmp_path / 'run'}"]) == code
+    line = capsys.readouterr().err
+    assert text in line and line.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_path_with_letters_that_the_terminal_has_not(tmp_path):
+    done = start(f"run_dir={tmp_path / 'läufe'}", "total_steps=64", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "l\\xe4ufe" in done.stdout
