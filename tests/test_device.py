@@ -62,6 +62,7 @@ def test_what_would_fit_is_said(monkeypatch):
         check_fits(40 * 2**30, 1, "a training")
 
 
+@pytest.mark.slow
 def test_memory_is_compared_with_what_the_compiled_program_needs(tmp_path, monkeypatch, capsys):
     memory = iter([2**40, 1000])
     monkeypatch.setattr(device, "device_memory", lambda: next(memory, 1000))

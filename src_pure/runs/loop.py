@@ -200,6 +200,7 @@ class Progress:
         self.first = self.done = start.update
         self.seconds_before = start.checkpoint.seconds if start.checkpoint else 0.0
         self.wall_before = start.checkpoint.wall_seconds if start.checkpoint else 0.0
+        self.process = numeric_settings()
         self.continued = start.continued  # where the run went on under other settings of the process
         self.elapsed = 0.0
         self.completed: np.ndarray = np.array([], int)  # updates of each run, [R]
@@ -243,7 +244,7 @@ def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, exper
         seconds=progress.seconds_before + progress.elapsed,
         wall_seconds=progress.wall_seconds(),
         config=experiment.config,
-        process=numeric_settings(),
+        process=progress.process,
         continued=progress.continued,
     )
     progress.saved, progress.unsaved = time.perf_counter(), []
@@ -285,7 +286,7 @@ def _summary(
         "final_greedy": scores.get("greedy", {}),
         "episodes_in_shared_worlds": round(shared.sum()),
         "continued_under_other_settings": progress.continued,
-        "process": numeric_settings(),
+        "process": progress.process,
         "versions": versions(),
         "commit": git_commit(),
     }

@@ -70,6 +70,7 @@ def test_nothing_is_written_once_it_is_another_folder(tmp_path, monkeypatch, cap
     }
 
 
+@pytest.mark.slow
 def test_checkpoints_never_go_into_another_folder(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     assert disturbed(monkeypatch, folder, 4, lambda: checkpoints_replaced(folder, tmp_path / "elsewhere")) == 4

@@ -33,6 +33,7 @@ def test_the_largest_seed_has_a_key():
     np.testing.assert_array_equal(jax.random.key_data(training_keys([seed])[0]), jax.random.key_data(wanted))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_depend_on_the_generator_of_the_process(unbroken, tmp_path):
     folder = tmp_path / "run"
     with jax.default_prng_impl("rbg"):
