@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
+import jax
 
 from src_pure.configuration.names import DERIVED, unknown_key
 from src_pure.configuration.validation import check_name, check_plain, validate
@@ -42,13 +43,14 @@ KINDS = {
 def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()) -> Any:
     """What a component's _target_ makes of its values, each checked against its annotation.
 
-    The target is a class, or a function annotated to return one. Raises ConfigError for everything else.
+    The target is a class, or a function annotated to return one. Raises ConfigError for everything else. Modules are
+    imported and objects made in 32 bits, whatever JAX_ENABLE_X64 says: both have constants that training computes with.
     """
     check_plain(component, group)
     check_name(component.get("name", group), f"{group}.name")
     values = {key: value for key, value in component.items() if key not in ("_target_", "name")}
     target = resolve(component.get("_target_"), group, trust)
-    with naming(group):
+    with jax.enable_x64(False), naming(group):
         parameters = [name for name in inspect.signature(target).parameters if name not in ("parent", "name")]
         annotations = get_type_hints(target, include_extras=True)
         if isinstance(target, type):
@@ -74,7 +76,7 @@ def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:
     if not within(name, allowed):
         raise refused(path, kind, name)
     module, _, attribute = name.rpartition(".")
-    with naming(f"{path} cannot be imported: {name!r}"):
+    with jax.enable_x64(False), naming(f"{path} cannot be imported: {name!r}"):
         target = getattr(imported(module), attribute)
         if not is_kind(target, kind):
             raise ConfigError(f"{path} must be {described(kind)}, got {name!r}")

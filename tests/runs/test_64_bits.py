@@ -75,6 +75,29 @@ def test_it_is_the_same_program(options):
     assert "64[" not in "".join(without)
 
 
+CONSTANTS = """
+import sys, jax
+from src_pure.build import build, compose
+for options in ("task=craftax", "task=gymnax"):
+    env = build(compose([options, "num_envs=8"])).env
+    key, action = jax.random.key(0), jax.numpy.zeros(8, int)
+    jax.eval_shape(env.step, key, jax.eval_shape(env.reset, key)[0], action)
+modules = [module for name, module in sys.modules.items() if name.startswith(("craftax", "gymnax"))]
+arrays = [(module.__name__, name) for module in modules for name, x in vars(module).items() if isinstance(x, jax.Array)]
+print(len(arrays), [(module, name) for module, name in arrays if getattr(sys.modules[module], name).dtype.itemsize > 4])
+"""
+
+
+@pytest.mark.slow
+def test_constants_of_other_packages_have_32_bits():
+    environment = os.environ | {"JAX_ENABLE_X64": "1"}
+    command = [sys.executable, "-c", CONSTANTS]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    number, found = done.stdout.split(maxsplit=1)
+    assert int(number) > 10 and found == "[]\n"
+
+
 def test_all_kinds_are_among_the_families():
     words = {word for options in FAMILIES for word in options}
     assert words > {f"task={name}" for name in known_names("task") if name != "craftax"}
