@@ -17,7 +17,7 @@ import jax
 import platformdirs
 
 from src_pure.build import CONFIG_FILE, Experiment, build, compose
-from src_pure.device import device_error
+from src_pure.device import computing
 from src_pure.errors import (
     CannotWriteError,
     CheckpointError,
@@ -86,11 +86,9 @@ def run(
     size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
     print(f"{experiment.name}, {parameters:,} parameters: {size} -> {run_dir.path}", flush=True)
     try:
-        with ExitStack() as stack, stopped_in(run_dir.path, OSError, CheckpointError):
+        with ExitStack() as stack, computing(), stopped_in(run_dir.path, OSError, CheckpointError):
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
             summary = train(experiment, run_dir, sinks, start, stop_request)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        raise device_error(error) from error
     except Preempted as error:
         run_dir.disposable = False
         with suppress(OSError):  # it is said anyway

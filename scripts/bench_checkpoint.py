@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from src_pure.build import build, compose
+from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.runs.checkpoint import Checkpoints, named_arrays
 from src_pure.runs.identity import new_identity
@@ -100,6 +101,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", choices=CASES, help="one case alone")
     options = parser.parse_args(command_line)
+    check_device()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; overhead at one checkpoint every {INTERVAL} s")
     for name in [options.only] if options.only else CASES:
         with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ import jax
 from jax import lax
 
 from src_pure.build import build, compose
+from src_pure.device import check_device
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.types import Array, Key
@@ -97,6 +98,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     names = [name for name in CASES if options.only.lower() in name.lower()]
     if not names:
         raise ConfigError(f"--only must be part of one of: {'; '.join(CASES)}; got {options.only!r}")
+    check_device()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, random actions")
     print(f"{'':38}{'envs':>6}{'compile s':>10}{'steps/s':>12}{'of the baseline':>16}")
     for name in names:

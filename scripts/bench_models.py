@@ -22,6 +22,7 @@ from bench_train import medians, prepare
 from jax import lax
 
 from src_pure.build import build, compose, known_names
+from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.models import transformer_blocks
 from src_pure.models.policy import num_parameters
@@ -124,6 +125,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     acting = medians({name: call for name, (_, _, call) in prepared.items()}, options.calls)
     programs = {} if options.skip_training else {name: prepare_training(name) for name in options.only}
     training = medians({name: call for name, (_, _, call) in programs.items()}, options.calls)
+    check_device()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; us per environment step, temporaries of an update")
     print(f"{'':20}{'parameters':>12}{'state bytes':>13}{'acting us':>11}{'training us':>13}{'temporaries MB':>16}")
     for name, (parameters, state_bytes, _) in prepared.items():

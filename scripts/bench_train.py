@@ -17,6 +17,7 @@ from functools import partial
 import jax
 
 from src_pure.build import build, compose
+from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.runs.loop import training_keys
 from src_pure.train import init_runs, make_train, run_updates, runs_of
@@ -74,6 +75,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls of one update each (5)")
     parser.add_argument("--only", choices=CASES, help="one case alone")
     options = parser.parse_args(command_line)
+    check_device()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, T-Maze v2, PPO, 128 steps, 4 epochs")
     print(f"{'':32}{'compile s':>10}{'steps/s':>10}{'temporaries MB':>16}")
     prepared = {name: prepare(CASES[name]) for name in ([options.only] if options.only else CASES)}

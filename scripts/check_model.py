@@ -17,6 +17,7 @@ from typing import Any
 from src_pure.build import compose, instantiate
 from src_pure.configuration.targets import TRUST_HELP
 from src_pure.conformance import NUM_STEPS, WINDOWS, check_model
+from src_pure.device import check_device, computing
 from src_pure.errors import Parser, between, guarded
 
 TARGET = "model._target_"
@@ -48,8 +49,10 @@ def model_component(overrides: Sequence[str]) -> dict[str, Any]:
 def main(command_line: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = arguments(command_line)
+    check_device()
     model = instantiate(model_component(options.overrides), "model", options.trust)
-    checks = check_model(model, options.steps)
+    with computing():
+        checks = check_model(model, options.steps)
     print(f"{'property':38}{'error':>10}{'tolerance':>11}")
     for check in checks:
         print(f"{check.name:38}{check.error:>10.1e}{check.tolerance:>11.1e}  {'pass' if check.passed else 'FAIL'}")

@@ -38,6 +38,8 @@ def parse(options: Sequence[str]) -> dict[str, str]:
     for key, equals, value in pairs:
         if key not in OPTIONS or not value:
             raise ConfigError(f"options are run=N|best, metric=NAME and out=FOLDER, got {key}{equals}{value}")
+    if len({key for key, *_ in pairs}) < len(pairs):
+        raise ConfigError(f"each option may be given once, got {' '.join(options)}")
     return {key: value for key, _, value in pairs}
 
 
@@ -53,11 +55,12 @@ def export(folder: Path, options: Sequence[str], trust: Sequence[str] = ()) -> P
     if run == "best":
         number, line = best_run(folder, chosen.get("metric"), settings)
         print(line)
-    elif not run.isdecimal() or len(run) > 10 or "metric" in chosen:
+    elif not (run.isascii() and run.isdecimal()) or len(run) > 10 or "metric" in chosen:
         raise ConfigError(f"run must be best, or the number of a run without metric=NAME, got {' '.join(options)}")
     else:
         number = int(run)
-    out = Path(chosen.get("out", folder / "policies" / f"run_{number}_update_{trained.checkpoint.update}"))
+    default = folder / "policies" / f"run_{number}_update_{trained.checkpoint.update}"
+    out = Path(chosen["out"]).expanduser() if "out" in chosen else default
     export_policy(trained, number, out)
     return out
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from src_pure.configuration.targets import TRUST_HELP
+from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.runs.loop import GENERATOR, training_keys
 from src_pure.runs.policies import Trained, read_trained, with_params
@@ -69,10 +70,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
     for line in trained.problems:
         print(line, file=sys.stderr)
     trained.params_of_run(options.run)  # a run that does not exist is refused for every policy
-    params = params_for(options.policy, trained, options.run)
-    keys = jax.random.split(jax.random.key(options.seed, impl=GENERATOR), options.episodes)
-    play = player(trained.experiment, params, options.greedy, options.max_steps)
-    episodes = [play(key) for key in keys]
+    with computing():
+        params = params_for(options.policy, trained, options.run)
+        keys = jax.random.split(jax.random.key(options.seed, impl=GENERATOR), options.episodes)
+        play = player(trained.experiment, params, options.greedy, options.max_steps)
+        episodes = [play(key) for key in keys]
     out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
     write_gif(episodes, out)
     print(out)

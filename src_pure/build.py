@@ -163,7 +163,8 @@ def _build_algo(component: dict[str, Any], settings: Settings, trust: Sequence[s
 def _longest_episode(task: Environment) -> int:
     """Steps after which every episode has ended, as far as the environment says so."""
     task = task.env if isinstance(task, WithHistory) else task
-    return task.longest_episode(task.default_params) if hasattr(task, "longest_episode") else ENDLESS
+    steps = task.longest_episode(task.default_params) if hasattr(task, "longest_episode") else ENDLESS
+    return min(steps, 2**31 - 1)  # they are counted in 32 bits
 
 
 def _check_encoder(encoder: nn.Module, space: Box) -> None:

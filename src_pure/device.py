@@ -1,6 +1,8 @@
 """What this process computes with: whether it can be used, and how much fits."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from src_pure.errors import ConfigError, DeviceError
 
@@ -44,15 +46,29 @@ def bytes_of(tree) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def check_fits(needed: int, num_runs: int, what: str) -> None:
-    """Raises ConfigError, with the number of runs that would fit, for more bytes than the device has."""
+def check_fits(needed: int, num_runs: int, what: str, sizes: str = "num_envs, num_steps or model") -> None:
+    """Raises ConfigError for more bytes than the device has, with the number of runs that would fit.
+
+    sizes: what makes it large, besides the number of runs.
+    """
     limit = device_memory()
     if needed <= limit:
         return
     fitting = limit * num_runs // needed
-    advice = f"num_seeds={fitting} would fit" if 0 < fitting < num_runs else "choose a smaller num_envs or model"
-    sizes = f"{needed / GIB:,.1f} GiB for num_seeds={num_runs:,}, the device has {limit / GIB:,.1f} GiB"
-    raise ConfigError(f"{what} needs {sizes}; {advice}")
+    advice = f"num_seeds={fitting} would fit" if 0 < fitting < num_runs else f"choose a smaller {sizes}"
+    found = f"{needed / GIB:,.1f} GiB for num_seeds={num_runs:,}, the device has {limit / GIB:,.1f} GiB"
+    raise ConfigError(f"{what} needs {found}; {advice}")
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """What jax raises in the block, while it compiles or runs, becomes an error that says what to change."""
+    import jax  # as above
+
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        raise device_error(error) from error
 
 
 def device_error(error: Exception) -> Exception:

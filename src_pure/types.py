@@ -19,6 +19,7 @@ Metrics = dict[str, Array]
 PositiveInt = Annotated[int, Gt(0), Lt(2**31)]
 NonNegativeInt = Annotated[int, Ge(0), Lt(2**31)]
 Depth = Annotated[int, Gt(0), Lt(1000)]  # of what tracing a program repeats, such as layers
+Width = Annotated[int, Gt(0), Lt(129)]  # of what tracing repeats within a layer
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]

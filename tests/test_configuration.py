@@ -290,3 +290,47 @@ def test_yaml_reads_what_it_wrote_and_so_do_others(value):
     for read in (parse_yaml, yaml.safe_load):
         again = read(to_yaml(value))
         assert again == value and list(map(type, again.values())) == list(map(type, value.values()))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("wandb={name: http://x}", {"name": "http://x"}),
+        ("wandb={name:a}", {"name": "a"}),
+        ('wandb={name: "a:b"}', {"name": "a:b"}),
+        (" seed=3", 3),
+    ],
+)
+def test_values_are_what_was_typed(override, value):
+    key = override.partition("=")[0].strip()
+    found = compose([override])[key]
+    assert found == (found | value if isinstance(value, dict) else value)
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("algo.learning_rate=0,001", "write algo.learning_rate=0.001"),
+        ("num_envs=[]", "num_envs must be one value"),
+        ("num_envs=- 8", "write num_envs=8"),
+        ("run_dir.x=1", "run_dir is a single value"),
+        ("task.=3", "must be KEY=VALUE"),
+        ("encoder.sizes=8", "encoder.sizes must be a list, such as [8]"),
+        ("encoder.sizes=[true]", "encoder.sizes must be a number, got True"),
+        ('encoder.sizes=[8,"8"]', "encoder.sizes must be a number, got '8'"),
+        ("total_steps=1e19", "total_steps must be a smaller number"),
+        ("observation=true", "observation is a section"),
+        ("wandb.x=1", "known: wandb.group, wandb.mode, wandb.name, wandb.project"),
+        ("encoder._target_=src_pure.models.layers.Block", "must be an encoder of src_pure.models"),
+        ("model.r=2147483647", "model.r must be less than 129"),
+        ("algo.update_epochs=2147483647", "algo.update_epochs * num_envs must be below 2**31"),
+    ],
+)
+def test_other_wrong_values_are_named(override, error):
+    with pytest.raises(ConfigError, match=re.escape(error)):
+        build(compose(["encoder=mlp", override]))
+
+
+def test_one_experiment_at_a_time():
+    with pytest.raises(ConfigError, match=r"leave out \+tmaze=lstm"):
+        compose(["+tmaze=gru", "+tmaze=lstm"])

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from src_pure.runs.sealed import replacing
 from tests.conftest import REPOSITORY
 from tests.runs.frames import metrics_frame
 
@@ -159,3 +160,15 @@ def test_two_pictures_of_one_name_are_both_whole(scripts, run, monkeypatch):
     assert scripts["plot"]([str(run)]) == 0
     assert imread(run / "plots" / "success_rate.png").size
     assert os.listdir(run / "plots") == ["success_rate.png"]
+
+
+def test_a_folder_in_place_of_a_file_is_called_by_its_name(tmp_path):
+    (tmp_path / "picture.png").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, replacing(tmp_path / "picture.png") as file:
+        file.write(b"0")
+    assert caught.value.filename == str(tmp_path / "picture.png") and ".partial" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [["run=0", "run=1"], ["run=\u0663"], ["run="], ["out=a", "out=b"]])
+def test_options_of_export_are_given_once_and_in_plain_digits(scripts, options, tmp_path, capsys):
+    refused(scripts["export"], [tmp_path, *options], capsys)

@@ -54,6 +54,10 @@ class PPO:
             raise ValueError(
                 f"num_envs must be a multiple of algo.num_minibatches, got {num_envs} and {self.num_minibatches}"
             )
+        if self.update_epochs * num_envs >= 2**31:
+            raise ValueError(
+                f"algo.update_epochs * num_envs must be below 2**31, got {self.update_epochs} and {num_envs}"
+            )
 
     def optimizer(self) -> optax.GradientTransformation:
         steps_per_update = self.update_epochs * self.num_minibatches

@@ -38,10 +38,11 @@ class Override(NamedTuple):
 def parse(given: str) -> Override:
     """The parts of an argument; raises ConfigError for one that has no meaning."""
     name, equals, text = given.partition("=")
+    name = name.strip()
     key, start = name.lstrip("+"), given[:100]
     if name.startswith("~"):
         raise ConfigError(f"{start}: nothing can be deleted from a configuration, only set to another value")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(f"an argument must be KEY=VALUE, got {start!r}; see --help")
     if key == "trust":
         raise ConfigError(f"trust is an option of the command line: write --{start.lstrip('+')}")
@@ -66,7 +67,7 @@ def choices(overrides: Sequence[Override]) -> list[str]:
             raise ConfigError(f"{override.given}: {key} is always there, so write {key}={text}")
         if not component and not override.new:
             raise ConfigError(f"{key} is a group of experiments: write +{override.given}")
-        chosen[key] = f"{key}={text}" if component else f"+{key}={text}"
+        chosen[key if component else override.given] = f"{key}={text}" if component else f"+{key}={text}"
     experiments = [choice for choice in chosen.values() if choice.startswith("+")]
     if len(experiments) > 1:
         raise ConfigError(f"a training is of one experiment: leave out {' and '.join(experiments[1:])}")
@@ -82,11 +83,11 @@ def apply(config: dict[str, Any], override: Override) -> None:
     for parent in parents:
         path += f"{parent}."
         inner = section.get(parent)
-        if inner is None and override.new:
+        if inner is None and override.new and not is_text(path[:-1]):
             inner = section[parent] = {}
-        if inner is None and parent in section:
+        if inner is None and parent in section and not is_text(path[:-1]):
             raise ConfigError(f"{override.key} is not there yet: write +{override.given[:100]}")
-        if inner is None:
+        if inner is None and parent not in section:
             raise unknown_key(override.key, known_keys(config))
         if not isinstance(inner, dict):
             raise ConfigError(f"{path[:-1]} is a single value, so {override.key} cannot be set")
@@ -116,10 +117,10 @@ def value_of(override: Override, old: Any) -> Any:
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if is_text(key):
         return text[1:-1] if quoted else None if text == "null" else text
-    if text.startswith("{"):  # YAML wants a space in {a: 1}
-        text = re.sub(r"""("[^"]*"|'[^']*')|:(?=\S)""", lambda part: part[1] or ": ", text)
     try:
         value = parse_yaml(text)
+        if isinstance(value, dict) and any(":" in name and item is None for name, item in value.items()):
+            value = parse_yaml(re.sub(r"""("[^"]*"|'[^']*')|:(?=\S)""", lambda part: part[1] or ": ", text))  # {a:1}
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             f"{key} must be a value such as 3, 1e-3, true, null, [1, 2] or {{a: 1}}, got {shown(text)}"
@@ -130,18 +131,23 @@ def value_of(override: Override, old: Any) -> Any:
 
 
 def _check_one_value(override: Override, value: Any, old: Any) -> None:
-    """Raises ConfigError for what other programs read as several settings: 1,2 or range(3)."""
-    name, text = override.given.partition("=")[0], override.text[:100]
+    """Raises ConfigError for what other programs read as several settings, 1,2 or range(3), and for 0,1 for 0.1."""
+    key, name, text = override.key, override.given.partition("=")[0].strip(), override.text[:100]
     call = re.fullmatch(r"\w*\((.*)\)", text)
     several = isinstance(value, str) and ("," in text or call)
-    if override.key == "seed" and isinstance(value, str | list):
+    if key == "seed" and isinstance(value, str | list):
         raise ConfigError(f"seed must be one value, got {text}; {_several_seeds(text)}")
+    if isinstance(old, list) and several:
+        inner = call[1] if call else text
+        raise ConfigError(f"{key} must be a list, got {text}: write {name}=[{inner}]")
+    if several and isinstance(old, float) and re.fullmatch(r"-?\d+,\d+", text):
+        raise ConfigError(
+            f"{key} must be one value, got {text}; with a decimal point write {name}={text.replace(',', '.')}"
+        )
     if several or (isinstance(value, list) and isinstance(old, int | float)):
-        inner = call[1] if call else text.strip("[]")
-        if isinstance(old, list):
-            raise ConfigError(f"{override.key} must be a list, got {text}: write {name}=[{inner}]")
-        hint = f"run one command for each value: write {name}={inner.partition(',')[0].strip()}"
-        raise ConfigError(f"{override.key} must be one value, got {text}; {hint}")
+        values = value if isinstance(value, list) else (call[1] if call else text).split(",")
+        first = f": write {name}={str(values[0]).strip()}" if values and values[0] != "" else f", such as {name}={old}"
+        raise ConfigError(f"{key} must be one value, got {text}; run one command for each value{first}")
 
 
 def _several_seeds(text: str) -> str:
@@ -154,5 +160,6 @@ def _several_seeds(text: str) -> str:
 
 
 def known_keys(config: dict[str, Any]) -> list[str]:
-    keys = [name for name in dotted(config) if not name.endswith(("._target_", ".name"))]
+    hidden = [f"{group}.{name}" for group in COMPONENTS for name in ("_target_", "name")]
+    keys = [name for name in dotted(config) if name not in hidden]
     return [*keys, *COMPONENTS, *(f"+{group}" for group in experiment_groups())]

@@ -28,7 +28,7 @@ class Section(pydantic.BaseModel):
     def refuse_other_kinds(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         """pydantic would read true as the number 1, and "8" as the number 8, which nothing else then does."""
         annotation = cls.model_fields[info.field_name].annotation
-        if annotation is not bool and isinstance(value, bool):
+        if annotation is not bool and isinstance(value, bool) and not is_section(annotation):
             raise ValueError("Input should be a number")
         if isinstance(value, str) and not is_section(annotation) and not holds_text(annotation):
             wanted = (

@@ -82,6 +82,8 @@ def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:
             raise ConfigError(f"{path} must be {described(kind)}, got {name!r}")
         for own in targets_of(target):
             if not within(f"{own.__module__}.{own.__qualname__}", allowed):
+                if within(name, (kind.home,)):  # a name of ours for code of others: no word makes it a component
+                    raise ConfigError(f"{path} must be {kind.what} of {kind.home}, got {name!r}")
                 raise refused(path, kind, f"{own.__module__}.{own.__qualname__}")
     return target
 

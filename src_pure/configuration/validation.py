@@ -1,7 +1,7 @@
 """Values of a configuration as the types that the code declares, or an error that names the key."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 
@@ -21,9 +21,24 @@ def validate(annotation: Any, value: Any, path: str) -> Any:
         raise explained(error, annotation, path) from None
     except pydantic.errors.PydanticUserError as error:  # an annotation that says nothing about plain values
         raise ConfigError(f"{path} cannot be set in a configuration") from error
-    if isinstance(value, bool) and not isinstance(typed, bool):
-        raise ConfigError(f"{path} must be a number, got {value!r}")
+    refuse_other_kinds(annotation, value, path)
     return typed
+
+
+def refuse_other_kinds(annotation: Any, value: Any, path: str) -> None:
+    """Raises ConfigError for true or text where numbers are declared, also in a list: pydantic reads "8" as 8."""
+    if isinstance(value, list):
+        for item in value:
+            refuse_other_kinds(annotation, item, path)
+    elif isinstance(value, bool | str) and not declares(annotation, type(value)):
+        raise ConfigError(f"{path} must be a number, got {shown(value)}")
+
+
+def declares(annotation: Any, kind: type) -> bool:
+    """Whether values of a kind are among those of an annotation."""
+    if annotation is Any or isinstance(annotation, kind):  # a literal
+        return True
+    return annotation is kind or any(declares(part, kind) for part in get_args(annotation))
 
 
 def explained(error: pydantic.ValidationError, annotation: Any, path: str) -> ConfigError:
@@ -37,6 +52,10 @@ def explained(error: pydantic.ValidationError, annotation: Any, path: str) -> Co
     got = shown(first["input"])
     if first["type"] == "model_type":
         return ConfigError(f"{key} is a section: set its values as {key}.NAME=VALUE, got {got}")
+    if first["type"] in ("tuple_type", "list_type"):
+        return ConfigError(f"{key} must be a list, such as [{got}], got {got}")
+    if first["type"] in ("int_parsing_size", "int_from_float") and abs(float(first["input"])) >= 2**63:
+        return ConfigError(f"{key} must be a smaller number, got {got}")
     message = first["msg"].removeprefix("Value error, ")
     wanted = f" must be {message.removeprefix('Input should be ')}" if "Input should be" in message else f": {message}"
     return ConfigError(f"{key}{wanted}, got {got}")

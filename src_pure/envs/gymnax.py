@@ -19,10 +19,25 @@ from src_pure.types import Array, Key, Metrics, PositiveInt
 GymnaxParams = Any  # the environment's own, a pytree of numbers
 GymnaxState = Any
 
+IMPOSSIBLE = 2**31  # steps that no time limit has
+
+
+def steps_to_goal(environment, params) -> int:
+    """Of MountainCar, whose goal may lie where the car cannot come to."""
+    return 1 if params.max_speed > 0 and params.goal_position <= params.max_position else IMPOSSIBLE
+
+
+def steps_to_query(environment, params) -> int:
+    """Of MemoryChain, which never asks where its length is not positive."""
+    return params.memory_length + 1 if params.memory_length > 0 else IMPOSSIBLE
+
+
 STEPS_TO_REWARD = {  # how many steps it takes at least until anything that is done counts; 1 elsewhere
     "Catch-bsuite": lambda environment, params: environment.rows - 1,
     "DeepSea-bsuite": lambda environment, params: environment.size,
-    "MemoryChain-bsuite": lambda environment, params: params.memory_length + 1,
+    "MemoryChain-bsuite": steps_to_query,
+    "MountainCar-v0": steps_to_goal,
+    "MountainCarContinuous-v0": steps_to_goal,
     "UmbrellaChain-bsuite": lambda environment, params: params.chain_length,
 }
 LARGEST_OPTION = 100  # options are sizes, and MetaMaze takes seconds for a maze of 99 x 99
@@ -61,6 +76,8 @@ class Gymnax:
         if self.options or self.params:
             self._try()
         needed = STEPS_TO_REWARD.get(self.env_name, lambda *_: 1)(self._environment, params)
+        if needed >= IMPOSSIBLE:
+            raise ValueError(f"{self.env_name} cannot be solved with params={self.params}; change them")
         if needed > getattr(params, TIME_LIMIT):
             raise ValueError(
                 f"time_limit must be at least {needed} for {self.env_name} with options={self.options} "
@@ -154,6 +171,8 @@ def with_type_of(default: Any, value: Any, name: str) -> Any:
     number = given.dtype.kind in "if" if wanted.dtype.kind != "b" else given.dtype.kind == "b"
     if not number or given.shape != wanted.shape or (wanted.dtype.kind == "i" and np.any(given % 1)):
         raise ValueError(f"{name} must be of the kind of {wanted.tolist()}, got {value!r}")
+    if np.any(np.isfinite(wanted) & ~np.isfinite(given)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
     cast = given.astype(wanted.dtype)
     return jnp.asarray(cast) if isinstance(default, jax.Array) else cast.item()
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from src_pure.models.layers import Block, Precision, dense, episode_time, full, head_size, heads
 from src_pure.ops import recurrence
-from src_pure.types import Array, Depth, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt, Width
 
 EPS = 1e-5
 
@@ -166,8 +166,8 @@ class AGaLiTe(nn.Module):
     num_heads: PositiveInt = 4
     d_head: PositiveInt | None = 64  # None: d_model / num_heads
     d_ffc: PositiveInt = 128
-    eta: PositiveInt = 4
-    r: PositiveInt = 2
+    eta: Width = 4
+    r: Width = 2
     frequencies: Frequencies = "released"
     implementation: Implementation = "auto"
     precision: Precision = "float32"

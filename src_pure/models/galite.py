@@ -31,7 +31,7 @@ from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState, scan_readout
 from src_pure.ops.product_decay import product_decay, product_readout
 from src_pure.ops.released_decay import released_decay, released_readout
-from src_pure.types import Array, Depth, PositiveInt
+from src_pure.types import Array, Depth, PositiveInt, Width
 
 EPS = 1e-10
 
@@ -192,7 +192,7 @@ class GaLiTe(nn.Module):
     num_heads: PositiveInt = 4
     d_head: PositiveInt | None = 64  # None: d_model / num_heads
     d_ffc: PositiveInt = 128
-    eta: PositiveInt = 2
+    eta: Width = 2
     decay: DecayName = "product"
     gating: Gating = "elementwise"
     feature_map: FeatureMap = "outer_relu"

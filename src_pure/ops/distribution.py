@@ -8,13 +8,15 @@ import math
 import jax
 import jax.numpy as jnp
 
+from src_pure.ops.precision import in_32_bits
 from src_pure.types import Array, Gaussian, Key
 
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
+@in_32_bits
 def sample(key: Key, params: Array | Gaussian) -> Array:
-    """An action."""
+    """An action; in a 64-bit program the same one, which is drawn in 32 bits."""
     if isinstance(params, Gaussian):
         return params.mean + jnp.exp(params.log_std) * jax.random.normal(key, params.mean.shape)
     return jax.random.categorical(key, params)

@@ -15,7 +15,8 @@ def interval(
     """(from, to) of the mean: a t-interval corrected for skewness (Hall, J. R. Stat. Soc. B 54, 1992, p. 221).
 
     values: [runs], or [runs, tasks] with runs that are independent in every task; low, high: what a mean can be.
-    One run says nothing about others, and neither do runs that are all equal: None.
+    One run says nothing about others, and neither do runs that are all equal: None. So it is for values that are not
+    finite, and where their differences overflow.
 
         t = (mean - true mean) / se,  g(t) = t + a t^2 / 3 + a^2 t^3 / 27 + a / 6
 
@@ -26,9 +27,12 @@ def interval(
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return None
+    if not np.isfinite(values).all():
+        return None
     values = values.reshape(len(values), -1)  # [runs, tasks]
     num_runs, num_tasks = values.shape
-    deviation = values - values.mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = values - values.mean(axis=0)
     scale = np.abs(deviation).max()
     if not ROUNDING * np.abs(values).max() < scale < math.inf:
         return None

@@ -84,23 +84,22 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     state = jax.block_until_ready(initialise.lower().compile()(training_keys(settings.seeds), algo))
     if warm:
         state = state._replace(learner=jax.jit(start_runs)(algo, params))
+    update, evaluation = traced.lower(), jax.jit(evaluate_runs).lower(keys, state.learner.params)
     program = Program(
         algo=algo,
-        segment=_fitting(traced.lower().compile(), num_runs, "an update"),
-        evaluate=_fitting(
-            jax.jit(evaluate_runs).lower(keys, state.learner.params).compile(), num_runs, "an evaluation"
-        ),
+        segment=_fitting(update.compile(), num_runs, "an update", "num_envs, num_steps or model"),
+        evaluate=_fitting(evaluation.compile(), num_runs, "an evaluation", "evaluation.num_episodes or model"),
         max_updates=max_updates,
         compile_seconds=time.perf_counter() - start,
     )
     return program, state
 
 
-def _fitting(program: jax.stages.Compiled, num_runs: int, what: str) -> jax.stages.Compiled:
+def _fitting(program: jax.stages.Compiled, num_runs: int, what: str, sizes: str) -> jax.stages.Compiled:
     """The program; raises ConfigError if it needs more memory than there is."""
-    sizes = program.memory_analysis()
-    total = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-    check_fits(total - sizes.alias_size_in_bytes, num_runs, what)
+    needed = program.memory_analysis()
+    total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
+    check_fits(total - needed.alias_size_in_bytes, num_runs, what, sizes)
     return program
 
 

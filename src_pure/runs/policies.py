@@ -5,6 +5,7 @@
            sha256.json     the digests of both
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -68,7 +69,7 @@ class Trained(NamedTuple):
 def export_policy(trained: Trained, run: int, folder: Path) -> None:
     """Writes the policy of one run; raises FileExistsError for a folder that is there."""
     params, checkpoint = trained.params_of_run(run), trained.checkpoint
-    if folder.exists():
+    if os.path.lexists(folder):
         raise already_there(folder)
     description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run}
     description |= {"seed": trained.experiment.settings.seeds[run], "update": checkpoint.update}

@@ -48,6 +48,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(partial, path)
         flush(path.parent)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == str(partial):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -70,7 +74,8 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         flush(path.parent)
     except Exception as error:  # a full disk is a ValueError from orbax and an OSError from Python
         shutil.rmtree(partial, ignore_errors=True)
-        raise CannotWriteError(f"cannot write {path}: {one_line(error)}") from error
+        reason = one_line(error).replace(str(partial), str(path))
+        raise CannotWriteError(f"cannot write {path}: {reason}") from error
 
 
 def unsealed(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:

@@ -208,3 +208,19 @@ def test_data_that_cannot_be_downloaded(monkeypatch):
     monkeypatch.setattr(gymnax, "make", make)
     with pytest.raises(ValueError, match="MNISTBandit-bsuite needs data that cannot be downloaded: no network"):
         Gymnax("MNISTBandit-bsuite")
+
+
+@pytest.mark.parametrize(
+    ("env_name", "params", "error"),
+    [
+        ("MountainCar-v0", {"goal_position": 5.0}, "cannot be solved"),
+        ("MountainCarContinuous-v0", {"max_speed": 0.0}, "cannot be solved"),
+        ("MemoryChain-bsuite", {"memory_length": 0}, "cannot be solved"),
+        ("MemoryChain-bsuite", {"memory_length": -5}, "cannot be solved"),
+        ("MountainCar-v0", {"gravity": float("nan")}, "gravity must be finite"),
+        ("MountainCar-v0", {"gravity": float("inf")}, "gravity must be finite"),
+    ],
+)
+def test_parameters_under_which_nothing_can_be_solved_are_refused(env_name, params, error):
+    with pytest.raises(ValueError, match=error):
+        Gymnax(env_name, params=params)

@@ -42,3 +42,12 @@ def test_samples_follow_the_distribution():
     drawn = jax.vmap(lambda key: distribution.sample(key, LOGITS[0, 0]))(keys)
     probs = np.exp(LOGITS[0, 0]) / np.exp(LOGITS[0, 0]).sum()
     assert stats.chisquare(np.bincount(drawn, minlength=3), 2000 * probs).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("params", [Gaussian(jnp.zeros((3, 2)), jnp.ones((3, 2))), jnp.arange(12.0).reshape(3, 4)])
+def test_what_is_drawn_in_a_64_bit_program_is_the_same(params):
+    key = jax.random.key(0)
+    with jax.enable_x64(True):
+        action = distribution.sample(key, params)
+    np.testing.assert_array_equal(action, distribution.sample(key, params))
+    assert action.dtype == distribution.sample(key, params).dtype

@@ -79,8 +79,10 @@ def test_it_stays_within_what_can_be():
 
 @pytest.mark.parametrize(
     "values",
-    [[], [0.7], [1.0, 1.0], [0.1 + 0.2, 0.3], [0.0, 0.0, 0.0], [[0.0, 100.0]] * 5],
-)
+    [[], [0.7], [1.0, 1.0], [0.1 + 0.2, 0.3], [0.0, 0.0, 0.0], [[0.0, 100.0]] * 5,
+     [np.inf, 1.0], [np.nan, 1.0], [1e308, -1e308]],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
 def test_one_run_and_equal_runs_have_no_interval(values):
     assert interval(values) is None
 
