@@ -4,6 +4,9 @@ Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the 
 process works on it, 6 the device failed, 75 stopped by a signal, 130 by Ctrl-C; docs/durability.md says more.
 """
 
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+
 import logging
 import os
 import sys
@@ -99,7 +102,8 @@ def run(
             run_dir.log(f"error: {error}")
         raise
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; what was done is in {run_dir.path}") from error
+        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.rows else "nothing was done yet"
+        raise Interrupted(f"interrupted; {kept}") from error
     report(summary, run_dir)
     raise_if_failed(summary)
 
@@ -186,4 +190,5 @@ def program() -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(program())

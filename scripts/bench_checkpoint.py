@@ -5,9 +5,9 @@ longer the second takes is what one checkpoint costs: copying the state, for whi
 it beside the training, which is slower meanwhile. Both are the same compiled program in the same process.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import statistics
 import sys
 import tempfile
@@ -28,7 +28,15 @@ from src_pure.runs.loop import compile_program
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160", "num_envs=8"]
 CASES = {"gru": GRU, "gru x 64 seeds": [*GRU, "num_seeds=64"]}
 INTERVAL = 60  # seconds of training between two checkpoints
-NO_MATTER = {"score": None, "seconds": 0.0, "wall_seconds": 0.0, "config": {}, "process": {}, "continued": []}
+NO_MATTER = {
+    "score": None,
+    "seconds": 0.0,
+    "wall_seconds": 0.0,
+    "config": {},
+    "process": {},
+    "continued": [],
+    "metrics_sha256": "",
+}
 
 
 class Bench:
@@ -113,4 +121,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

@@ -5,9 +5,9 @@ task offers, in the same process. Medians of several calls after a warm-up; the 
 what else the machine does falls on all of them.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import statistics
 import sys
 import time
@@ -119,4 +119,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

@@ -7,9 +7,9 @@ implementations' attention: the whole memory is projected to keys and values at 
 every token with all of memory and sequence.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -141,4 +141,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

@@ -1,8 +1,8 @@
 """bsuite's score of a sweep over its memory tasks: python scripts/bsuite_score.py RUN..."""
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import os
 import sys
 from collections.abc import Sequence
@@ -39,4 +39,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

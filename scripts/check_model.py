@@ -6,9 +6,9 @@
 With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -60,4 +60,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

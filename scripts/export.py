@@ -4,9 +4,9 @@ The parameters are those of the newest whole checkpoint. src_pure.load_policy(FO
 `python trainer_pure.py ... warm_start=FOLDER` starts another training from them.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -74,4 +74,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

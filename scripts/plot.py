@@ -1,8 +1,8 @@
 """Learning curves of one or more runs as a picture: python scripts/plot.py RUN... [--metric NAME]... [--out FILE]"""
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import argparse
 import os
 import sys
@@ -67,4 +67,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

@@ -3,9 +3,9 @@
 Each frame says step, reward, return, action and value, and what the environment knows that the agent has to remember.
 """
 
-import src_pure.interrupt  # noqa: F401 first: from here on Ctrl-C is one line
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
 
-# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -82,4 +82,5 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    imported()
     sys.exit(main())

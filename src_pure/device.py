@@ -1,23 +1,38 @@
 """What this process computes with: whether it can be used, and how much fits."""
 
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from src_pure.errors import ConfigError, DeviceError
 
 GIB = 2**30
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, 1
+# settings for debugging that break a training which is one program, and what they must be
+DEBUGGING = {
+    "jax_disable_jit": (False,),
+    "jax_debug_nans": (False,),
+    "jax_debug_infs": (False,),
+    "jax_debug_key_reuse": (False,),
+    "jax_numpy_dtype_promotion": ("standard",),
+    "jax_numpy_rank_promotion": ("allow", "warn"),
+    "jax_transfer_guard": (None, "allow", "log"),
+}
 
 
 def check_device() -> None:
     """Raises ConfigError, with what to change, where jax has no device to compute with or may not compile."""
     import jax  # here, so that reading results starts nothing
 
-    if jax.config.jax_disable_jit:
-        raise ConfigError("JAX_DISABLE_JIT is set, but a training is one compiled program; unset it")
+    for name, allowed in DEBUGGING.items():
+        value = jax.config.values.get(name, allowed[0])
+        if value not in allowed:
+            raise ConfigError(f"{name.upper()}={value} does not work with a training, which is one program; unset it")
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         platforms = jax.config.jax_platforms
         wanted = f"JAX_PLATFORMS={platforms}" if platforms else "jax"
         raise ConfigError(
@@ -27,8 +42,13 @@ def check_device() -> None:
 
 
 def host_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this process may use: what the machine has, or the limit of its container."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit > 0]
+    for file in CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
 
 
 def device_memory() -> int:
@@ -55,7 +75,7 @@ def check_fits(needed: int, num_runs: int, what: str, sizes: str = "num_envs, nu
     if needed <= limit:
         return
     fitting = limit * num_runs // needed
-    advice = f"num_seeds={fitting} would fit" if 0 < fitting < num_runs else f"choose a smaller {sizes}"
+    advice = f"at most num_seeds={fitting} can fit" if 0 < fitting < num_runs else f"choose a smaller {sizes}"
     found = f"{needed / GIB:,.1f} GiB for num_seeds={num_runs:,}, the device has {limit / GIB:,.1f} GiB"
     raise ConfigError(f"{what} needs {found}; {advice}")
 

@@ -62,6 +62,8 @@ class ForeignError(CheckpointError):
 class MovedError(OSError):
     """The run folder was moved, deleted or replaced since it was opened."""
 
+    exit_code = CANNOT_WRITE
+
 
 class LockedError(RuntimeError):
     """Another process works on the run folder."""
@@ -70,7 +72,7 @@ class LockedError(RuntimeError):
 
 
 class NumericalError(RuntimeError):
-    """A loss or a parameter is not finite any more, in every run."""
+    """The loss, parameters, observations or rewards of runs are not finite any more."""
 
     exit_code = 3
 

@@ -1,15 +1,41 @@
-"""Importing this module makes Ctrl-C one line from then on, also while the rest of a script is imported."""
+"""Importing this module makes what ends a script while it imports the rest one line: Ctrl-C, or a setting of jax.
 
+A handler of its own, because an exception may be raised where nothing can catch it: in a callback of jax.
+"""
+
+import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from types import FrameType, TracebackType
 
-from src_pure.errors import INTERRUPTED, explained, stop
+from src_pure.errors import INTERRUPTED, WRONG_INPUT, one_line, stop
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.exit(stop(INTERRUPTED, explained(error)))
+    if issubclass(kind, Exception):
+        variables = ", ".join(sorted(name for name in os.environ if name.startswith("JAX_")))
+        hint = f"; look at the environment variables {variables}" if variables else ""
+        stop(WRONG_INPUT, f"the program cannot start: {one_line(error)}{hint}")
+        os._exit(WRONG_INPUT)
     sys.__excepthook__(kind, error, traceback)
 
 
+def imported() -> None:
+    """Undoes it: from here on errors are those of the program."""
+    sys.excepthook = sys.__excepthook__
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _interrupt)
 sys.excepthook = _show

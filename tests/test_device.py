@@ -26,7 +26,17 @@ def start(*arguments, **variables):
     ("variables", "error"),
     [
         ({"JAX_PLATFORMS": "nope"}, "error: JAX_PLATFORMS=nope finds no device: "),
-        ({"JAX_DISABLE_JIT": "1"}, "error: JAX_DISABLE_JIT is set, but a training is one compiled program; unset it"),
+        *(
+            ({name: value}, f"error: {name}=")
+            for name, value in {
+                "JAX_DISABLE_JIT": "1",
+                "JAX_DEBUG_NANS": "1",
+                "JAX_DEBUG_KEY_REUSE": "1",
+                "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+                "JAX_TRANSFER_GUARD": "disallow",
+            }.items()
+        ),
+        ({"JAX_ENABLE_X64": "maybe"}, "error: the program cannot start: "),
     ],
 )
 def test_settings_without_a_device_are_one_line(tmp_path, variables, error):
@@ -43,7 +53,7 @@ def test_settings_without_a_device_are_one_line(tmp_path, variables, error):
         (["seed=2147483647"], "seed + num_seeds must be at most 2**31"),
         (["log_seconds=null", "total_steps=9223372036854775807"], "total_steps must be below 2**31 updates"),
         (["log_seconds=null", "total_steps=100000000000"], "the state of a training with its table of metrics needs"),
-        (["num_envs=2147483640", "algo.num_minibatches=1", "total_steps=1e12"], "the state of a training"),
+        (["num_envs=500000000", "algo.update_epochs=1", "total_steps=1e12"], "the state of a training"),
     ],
 )
 def test_sizes_beyond_the_machine_are_one_line(tmp_path, capsys, options, error):
@@ -56,9 +66,9 @@ def test_sizes_beyond_the_machine_are_one_line(tmp_path, capsys, options, error)
 def test_what_would_fit_is_said(monkeypatch):
     monkeypatch.setattr(device, "device_memory", lambda: 10 * 2**30)
     check_fits(10 * 2**30, 100, "a training")
-    with pytest.raises(ConfigError, match=r"needs 40.0 GiB for num_seeds=100, .* 10.0 GiB; num_seeds=25 would fit"):
+    with pytest.raises(ConfigError, match=r"40.0 GiB for num_seeds=100, .* 10.0 GiB; at most num_seeds=25 can fit"):
         check_fits(40 * 2**30, 100, "a training")
-    with pytest.raises(ConfigError, match="choose a smaller num_envs or model"):
+    with pytest.raises(ConfigError, match="choose a smaller num_envs, num_steps or model"):
         check_fits(40 * 2**30, 1, "a training")
 
 
@@ -95,3 +105,11 @@ def test_a_path_with_letters_that_the_terminal_has_not(tmp_path):
     done = start(f"run_dir={tmp_path / 'läufe'}", "total_steps=64", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "l\\xe4ufe" in done.stdout
+
+
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
+    whole = device.host_memory()
+    for text, wanted in (("1048576\n", 2**20), ("max\n", whole), (f"{2**62}\n", whole)):
+        (tmp_path / "memory.max").write_text(text)
+        monkeypatch.setattr(device, "CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "missing")))
+        assert device.host_memory() == wanted

@@ -109,7 +109,16 @@ def test_a_program_ends_quietly(body, after, code, out, err):
     assert done.stderr.startswith(err) and done.stderr.count("\n") == bool(err)
 
 
-def test_an_interrupt_while_the_rest_is_imported_is_one_line_too():
-    program = "import src_pure.interrupt, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+@pytest.mark.parametrize(
+    ("body", "code", "error"),
+    [
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", 130, "error: interrupted"),
+        ("raise ValueError('bad')", 2, "error: the program cannot start: bad"),
+        ("interrupt.imported(); raise ValueError('bad')", 1, "Traceback"),
+    ],
+)
+def test_what_happens_while_the_rest_is_imported_is_one_line_too(body, code, error):
+    program = f"import src_pure.interrupt as interrupt, os, signal, time; {body}"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+    assert done.returncode == code and done.stderr.startswith(error)
+    assert done.stderr.count("\n") == 1 or code == 1

@@ -2,7 +2,8 @@
 
     checkpoints/<update>/  state/           every array of the TrainState by its name, written by orbax
                            checkpoint.json  format, identity of the run, update, metric and score, seconds, the resolved
-                                            configuration, and the settings of the process that wrote it
+                                            configuration, the settings of the process that wrote it, and
+                                            the digest of its update's metrics
                            sha256.json      the digest of every other file
 
 A name without dots is a complete checkpoint. Orbax does not notice every damaged byte on reading, so the digests are
@@ -23,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from annotated_types import Ge
 
-from src_pure.errors import CheckpointError, DamagedError, RemovedError, one_line
+from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
 from src_pure.runs.folder import Folder, refuse_odd
 from src_pure.runs.identity import Identity
 from src_pure.runs.sealed import Description, read_description, sealing, unsealed
@@ -48,6 +49,7 @@ class CheckpointFile(Description):
     config: dict[str, Any]
     process: dict[str, Any]
     continued: list[dict[str, Any]]
+    metrics_sha256: str
 
 
 class Checkpoint(NamedTuple):
@@ -61,6 +63,7 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
     continued: list[dict[str, Any]]  # where the run went on under other settings: {update, differences}
+    metrics_sha256: str  # of the rows of this update in the table of metrics
     identity: Identity
 
     def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
@@ -220,7 +223,7 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder; raises DamagedError for one that is not as it was written."""
     found = unsealed(path, KIND, FORMAT, CheckpointFile)
     if str(found.update) != path.name:
-        raise DamagedError(f"{KIND} {path} is damaged: it is of update {found.update}")
+        raise ForeignError(f"{KIND} {path} is of update {found.update}; give it that name, or move it away")
     values = {name: getattr(found, name) for name in Checkpoint._fields[1:-1]}
     return Checkpoint(path, **values, identity=Identity(found.run_id, found.config_sha256))
 
@@ -292,9 +295,13 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, the newest last; raises OddFileError for one that is not a folder."""
-    names = sorted((name for name in os.listdir(folder) if NUMBER.fullmatch(name)), key=int)
-    refuse_odd(folder, (), names)
+    """Complete checkpoints, the newest last; raises OddFileError for one that is not a folder, or has no such name."""
+    found = os.listdir(folder)
+    names = sorted((name for name in found if NUMBER.fullmatch(name)), key=int)
+    for name in found:
+        if name.isdigit() and name not in names:
+            raise OddFileError(f"{folder / name} is not the name of a checkpoint; remove it")
+    refuse_odd(folder, (), [*names, *(name for name in found if name.endswith((".partial", ".damaged")))])
     return [folder / name for name in names]
 
 

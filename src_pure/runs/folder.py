@@ -54,6 +54,15 @@ class Folder:
         os.close(self._descriptor)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a name is taken; raises OSError where that cannot be known, which os.path.lexists takes for no."""
+    try:
+        path.lstat()
+        return True
+    except FileNotFoundError:
+        return False
+
+
 def read_file(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file; `most` of them are allowed, by default half of this machine's memory.
 
@@ -64,7 +73,7 @@ def read_file(path: Path, most: int | None = None) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):  # replaced since we looked
-            raise OddFileError(f"{path} must be a file; remove it or restore the file")
+            raise OddFileError(f"{path} must be a file, found {kind_of(status.st_mode)}; remove it or restore the file")
         most = host_memory() // 2 if most is None else most
         if status.st_size > most:
             raise OddFileError(f"{path} must have at most {most:,} bytes, it has {status.st_size:,}")
@@ -75,6 +84,7 @@ def append_line(path: Path, line: str) -> None:
     """A file longer by one line; raises OddFileError for anything but a regular file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     refuse_odd(path.parent, [path.name])
+    refuse_hard_link(path)
     with os.fdopen(os.open(path, flags, 0o644), "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{line}\n")
 
@@ -85,6 +95,12 @@ def refuse_odd(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) 
         for path in (folder / name for name in names):
             with suppress(FileNotFoundError):
                 _refuse_all_but(path, is_wanted, wanted)
+
+
+def refuse_hard_link(path: Path) -> None:
+    """Raises OddFileError for a file that is written in place and has another name, which may lie outside."""
+    if is_there(path) and path.lstat().st_nlink > 1:
+        raise OddFileError(f"{path} must have one name, found hard links to it; put a copy in its place")
 
 
 def _refuse_all_but(path: Path, is_wanted: Callable[[int], bool], wanted: str) -> None:

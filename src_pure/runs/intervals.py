@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 ROUNDING = 1e-12  # runs that differ by less than this part of their size are equal
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def interval(
     values: Sequence[float] | np.ndarray, low: float = -math.inf, high: float = math.inf, level: float = 0.95
 ) -> tuple[float, float] | None:
@@ -31,8 +32,7 @@ def interval(
         return None
     values = values.reshape(len(values), -1)  # [runs, tasks]
     num_runs, num_tasks = values.shape
-    with np.errstate(over="ignore", invalid="ignore"):
-        deviation = values - values.mean(axis=0)
+    deviation = values - values.mean(axis=0)
     scale = np.abs(deviation).max()
     if not ROUNDING * np.abs(values).max() < scale < math.inf:
         return None
@@ -44,7 +44,7 @@ def interval(
     skewness = (deviation**3).mean(axis=0).sum() / (math.sqrt(num_runs) * total**1.5)
     bound = stdtrit(freedom, (1 + level) / 2)
     found = values.mean() - error * _inverse(np.array([bound, -bound]), skewness)
-    return tuple(np.clip(found, low, high).tolist())
+    return tuple(np.clip(found, low, high).tolist()) if np.isfinite(found).all() else None
 
 
 def _inverse(y: np.ndarray, a: float) -> np.ndarray:

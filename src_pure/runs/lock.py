@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from src_pure.errors import LockedError
-from src_pure.runs.folder import Folder, refuse_odd
+from src_pure.runs.folder import Folder, refuse_hard_link, refuse_odd
 
 LOCK = ".lock"
 
@@ -23,6 +23,7 @@ def locked(folder: Folder) -> Iterator[None]:
     """
     path = folder.held / LOCK
     refuse_odd(folder.held, [LOCK])
+    refuse_hard_link(path)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         try:

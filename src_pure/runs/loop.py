@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,19 +79,20 @@ def compile_program(experiment: Experiment, warm: str | None = None) -> tuple[Pr
     traced = jax.jit(segment, donate_argnums=0).trace(initialise.out_info, algo, jax.ShapeDtypeStruct((), jnp.int32))
     _check_metric(settings.checkpoint.metric, traced.out_info[1])
     check_fits(bytes_of(traced.out_info), num_runs, "the state of a training with its table of metrics")
-    params = warm_start(Path(warm), initialise.out_info.learner.params) if warm else None
-    algo = runs_of(experiment.algo, num_runs)
-    state = jax.block_until_ready(initialise.lower().compile()(training_keys(settings.seeds), algo))
-    if warm:
-        state = state._replace(learner=jax.jit(start_runs)(algo, params))
-    update, evaluation = traced.lower(), jax.jit(evaluate_runs).lower(keys, state.learner.params)
+    shapes = initialise.out_info.learner.params
+    params = warm_start(Path(warm), shapes) if warm else None
+    update, evaluation = traced.lower(), jax.jit(evaluate_runs).lower(keys, shapes)
     program = Program(
-        algo=algo,
+        algo=runs_of(experiment.algo, num_runs),
         segment=_fitting(update.compile(), num_runs, "an update", "num_envs, num_steps or model"),
         evaluate=_fitting(evaluation.compile(), num_runs, "an evaluation", "evaluation.num_episodes or model"),
         max_updates=max_updates,
-        compile_seconds=time.perf_counter() - start,
+        compile_seconds=0.0,
     )
+    state = jax.block_until_ready(initialise.lower().compile()(training_keys(settings.seeds), program.algo))
+    if warm:
+        state = state._replace(learner=jax.jit(start_runs)(program.algo, params))
+    program = replace(program, compile_seconds=time.perf_counter() - start)
     return program, state
 
 
@@ -152,7 +153,7 @@ def train(
         while True:
             if stop.signal is not None:
                 if progress.unsaved:
-                    _save(checkpoints, state, progress, experiment)
+                    _save(checkpoints, state, progress, experiment, run_dir)
                 checkpoints.wait()
                 stop.raise_if_set(f"after update {progress.done} of {settings.num_updates}")
             if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
@@ -176,7 +177,7 @@ def train(
                 listed = ", ".join(f"seed {settings.seeds[run]} at update {at}" for run, at in progress.failed.items())
                 raise NumericalError(f"no run is left: {listed} failed; what was written is in {run_dir.path}")
             if _checkpoint_due(settings, progress):
-                _save(checkpoints, state, progress, experiment)
+                _save(checkpoints, state, progress, experiment, run_dir)
         checkpoints.wait()
     summary = _summary(experiment, run_dir, program, state, progress)
     run_dir.write_summary(summary)
@@ -233,7 +234,9 @@ def _checkpoint_due(settings: Settings, progress: Progress) -> bool:
     return by_count or by_clock or progress.done == settings.num_updates
 
 
-def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, experiment: Experiment) -> None:
+def _save(
+    checkpoints: Checkpoints, state: TrainState, progress: Progress, experiment: Experiment, run_dir: RunDir
+) -> None:
     """Hands a checkpoint of where training stands to the thread that writes it."""
     checkpoint = experiment.settings.checkpoint
     checkpoints.save(
@@ -245,6 +248,7 @@ def _save(checkpoints: Checkpoints, state: TrainState, progress: Progress, exper
         config=experiment.config,
         process=progress.process,
         continued=progress.continued,
+        metrics_sha256=run_dir.metrics.digest_of(progress.done),
     )
     progress.saved, progress.unsaved = time.perf_counter(), []
 

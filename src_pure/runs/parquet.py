@@ -40,11 +40,11 @@ def write(table: pa.Table, file: BinaryIO, identity: Identity) -> None:
 def read(path: Path) -> tuple[pa.Table, Identity | None]:
     """(the table that was written, whose it is); DamagedError for a file that is not what was written.
 
-    The identity is None for a table that says nothing of it, such as one that another program wrote.
+    The identity is None for a table without a digest, such as one that another program wrote.
     """
-    content = read_file(path)
+    content = memoryview(read_file(path))  # of which parts are not copies
     footer = _footer(content)
-    mark = content[max(0, footer - LENGTH) : footer]
+    mark = bytes(content[max(0, footer - LENGTH) : footer])
     if mark.startswith(MARK):
         digest = hashlib.sha256(content[: footer - LENGTH])
         digest.update(content[footer:])
@@ -61,7 +61,7 @@ def read(path: Path) -> tuple[pa.Table, Identity | None]:
         raise DamagedError(f"{path} cannot be read: {one_line(error)}") from error
     if "mode" in table.column_names:
         table = table.set_column(table.column_names.index("mode"), "mode", table["mode"].cast(pa.string()))
-    return table, _identity(table.schema.metadata)
+    return table, _identity(table.schema.metadata) if mark.startswith(MARK) else None
 
 
 def _check_declared(file: pq.ParquetFile, num_bytes: int) -> None:
@@ -84,6 +84,6 @@ def _identity(metadata: dict[bytes, bytes] | None) -> Identity | None:
     return None if None in found else Identity(*(value.decode(errors="replace") for value in found))
 
 
-def _footer(content: bytes) -> int:
+def _footer(content: bytes | memoryview) -> int:
     """Where the footer begins, by what the end of the file says; 0 for what cannot be."""
     return max(0, len(content) - 8 - int.from_bytes(content[-8:-4], "little"))

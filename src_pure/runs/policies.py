@@ -21,10 +21,10 @@ from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
-from src_pure.runs import parquet
 from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
 from src_pure.runs.folder import read_file, refuse_odd
-from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes
+from src_pure.runs.identity import read_identity
+from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes, read_table
 from src_pure.runs.sealed import Description, sealing, unsealed
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
@@ -96,9 +96,10 @@ def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
     if not RunDir.continuable(path):
         raise ConfigError(f"{path} is not a run folder with checkpoints")
     refuse_odd(path, FILES, FOLDERS)
+    identity = read_identity(path)
     while True:
         try:
-            found, damaged = latest(path / CHECKPOINTS)
+            found, damaged = latest(path / CHECKPOINTS, identity)
             if found is None:
                 raise CheckpointError("; ".join([*damaged.values(), f"there is no whole checkpoint in {path}"]))
             experiment = build(found.config, trust)
@@ -128,7 +129,7 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     """
     if not (path / EVALUATION).exists():
         raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
-    rows = parquet.read(path / EVALUATION)[0].to_pandas()
+    rows = read_table(path / EVALUATION, read_identity(path)).to_pandas()
     known = [name for name in rows if over_episodes(name)]
     metric = metric or main_metric(known)
     if metric not in known:

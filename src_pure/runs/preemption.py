@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -11,6 +12,9 @@ from src_pure.errors import Interrupted, Preempted
 
 # what schedulers send (SIGTERM; SIGUSR1 and SIGUSR2 of Slurm and submitit), a closed terminal, and Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
+
+
+SAME_SIGNAL = 0.2  # seconds: `timeout` sends its signal to the process and to its group
 
 
 class StopRequest:
@@ -55,12 +59,15 @@ def stop_on_signals(grace_seconds: float) -> Iterator[StopRequest]:
     end_of_grace.daemon = True
 
     def watch() -> None:
+        since = 0.0
         while number := os.read(reader, 1):
-            if number[0] in before:
-                if stop.signal is not None:
-                    _exit(stop, "a second signal")
-                stop.signal = signal.Signals(number[0])
+            if number[0] not in before:
+                continue
+            if stop.signal is None:
+                stop.signal, since = signal.Signals(number[0]), time.monotonic()
                 end_of_grace.start()
+            elif number[0] != stop.signal or stop.signal == signal.SIGINT or time.monotonic() - since > SAME_SIGNAL:
+                _exit(stop, "a second signal")
 
     def handle(number: int, _) -> None:
         if number == signal.SIGINT and not stop.training:

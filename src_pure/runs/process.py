@@ -37,9 +37,11 @@ def numeric_settings() -> dict[str, Any]:
     values = jax.config.values  # of the process; an attribute knows of contexts, too, and not every flag has one
     flags = {name: _plain(getattr(jax.config, name, values.get(name))) for name in FLAGS}
     variables = {name: os.environ.get(name) for name in VARIABLES}
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         **{f"version of {name}": _version(name) for name in PACKAGES},
         "platform": device.platform,
+        "threads": threads if device.platform == "cpu" else None,  # XLA splits sums by their number
         "device_kind": _cpu_model() if device.platform == "cpu" else device.device_kind,
         **flags,
         **variables,

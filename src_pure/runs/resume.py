@@ -10,11 +10,11 @@ from src_pure.build import ConfigError, Experiment, dotted
 from src_pure.configuration.files import parse_yaml, read_config_file
 from src_pure.errors import CheckpointError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
-from src_pure.runs.folder import Folder, refuse_odd
+from src_pure.runs.folder import Folder, is_there, refuse_odd
 from src_pure.runs.identity import config_digest, harmless, new_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.process import differences, numeric_settings
-from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, make_free, make_fresh
+from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, ParquetTable, RunDir, make_free, make_fresh
 
 
 class Start(NamedTuple):
@@ -31,8 +31,9 @@ class Start(NamedTuple):
 
     def prepare(self, run_dir: RunDir, config_yaml: str) -> None:
         """Cuts the tables back to where training begins, and puts damaged checkpoints aside."""
-        run_dir.rewind(self.update)
+        run_dir.folder.check()
         put_aside(run_dir.checkpoints, self.damaged)
+        run_dir.rewind(self.update)
         run_dir.write_config(config_yaml)
 
 
@@ -86,10 +87,12 @@ def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
     end = experiment.settings.num_updates
     found, _ = latest(run_dir.checkpoints, run_dir.identity)
     lacking = [
-        f"rows of update {min(missing)} in {table.path.name}"
-        for table, wanted in ((run_dir.metrics, range(1, end + 1)), (run_dir.evaluation, [end]))
-        if (missing := set(wanted) - table.updates())
+        f"rows of update {missing} in {table.path.name}"
+        for table, wanted in ((run_dir.metrics, range(1, end + 1)), (run_dir.evaluation, range(end, end + 1)))
+        if (missing := first_missing(table, wanted)) is not None
     ]
+    if not is_there(run_dir.path / CONFIG):
+        lacking.append(CONFIG)
     if found is None or found.update != end:
         lacking.append(f"a whole checkpoint of update {end}")
     if lacking:
@@ -112,6 +115,11 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
         raise CheckpointError("; ".join([*lines, f"resume=must, but there is no checkpoint in {run_dir.checkpoints}"]))
     update = found.update if found else 0
     refuse_lost_rows(run_dir, experiment, update)
+    if found and run_dir.metrics.digest_of(update) != found.metrics_sha256:
+        raise ForeignError(
+            f"{run_dir.metrics.path} has other rows of update {update} than checkpoint {update} was saved with: one of "
+            "them is of another copy of this run; restore the files that belong together"
+        )
     continued = list(found.continued) if found else []
     if found:
         lines.append(f"continues after update {update}")
@@ -129,11 +137,17 @@ def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> No
     """Raises CheckpointError for tables that lack rows from before a checkpoint, or a checkpoint behind the end."""
     end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
     if update > end:
-        raise CheckpointError(f"checkpoint {update} in {run_dir.path} is behind the end, update {end}; remove it")
-    evaluated = range(interval, update, interval) if interval else ()  # the one of `update` itself is made again
+        raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
+    evaluated = range(interval, update, interval) if interval else range(0)  # the one of `update` itself is made again
     for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
-        if missing := set(wanted) - table.updates():
-            raise CheckpointError(f"{table.path} has no rows of update {min(missing)}, before checkpoint {update}")
+        if (missing := first_missing(table, wanted)) is not None:
+            raise CheckpointError(f"{table.path} has no rows of update {missing}, before checkpoint {update}")
+
+
+def first_missing(table: ParquetTable, wanted: range) -> int | None:
+    """The first update that has no rows; None if all have."""
+    updates = table.updates()
+    return next((update for update in wanted if update not in updates), None)
 
 
 def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:

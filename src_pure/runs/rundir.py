@@ -1,5 +1,6 @@
 """The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -18,7 +19,7 @@ from annotated_types import Ge
 
 from src_pure.errors import CheckpointError, DamagedError
 from src_pure.runs import parquet
-from src_pure.runs.folder import Folder, append_line, refuse_odd
+from src_pure.runs.folder import Folder, append_line, is_there, refuse_odd
 from src_pure.runs.identity import RUN, Identity, read_identity, write_identity
 from src_pure.runs.lock import LOCK
 from src_pure.runs.sealed import PARTIAL, Description, read_json, replacing, validated
@@ -34,9 +35,9 @@ ROW_COLUMNS = {
     "unfinished": pa.int64(),
 }
 CONFIG, METRICS, EVALUATION, SUMMARY = "config.yaml", "metrics.parquet", "evaluation.parquet", "summary.json"
-LOG, CHECKPOINTS, TENSORBOARD = "log.txt", "checkpoints", "tensorboard"
+LOG, CHECKPOINTS = "log.txt", "checkpoints"
 FILES = (CONFIG, RUN, METRICS, EVALUATION, SUMMARY, LOG, LOCK)
-FOLDERS = (CHECKPOINTS, TENSORBOARD, "wandb", "plots", "policies")
+FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", ".wandb", "plots", "policies")
 FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
 
 
@@ -62,9 +63,8 @@ class ParquetTable:
         self.held = held
         self.identity = identity
         self.rows: pa.Table | None = None
-        if os.path.lexists(held):
-            self.rows, found = parquet.read(held)
-            identity.check(found, path)
+        if is_there(held):
+            self.rows = read_table(held, identity)
 
     def append(self, frame: pd.DataFrame) -> None:
         """Rows on disk behind the earlier ones; raises CheckpointError for other columns than these have."""
@@ -94,10 +94,32 @@ class ParquetTable:
         """Updates that have rows."""
         return set() if self.rows is None else set(self.rows["update"].unique().to_pylist())
 
+    def digest_of(self, update: int) -> str:
+        """SHA-256 of the rows of an update."""
+        rows = [] if self.rows is None else self.rows.filter(pc.field("update") == update).to_pylist()
+        rows.sort(key=lambda row: row["run"])
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
     def _replace(self, rows: pa.Table) -> None:
         with replacing(self.held) as file:
             parquet.write(rows, file, self.identity)
         self.rows = rows
+
+
+def read_table(path: Path, identity: Identity | None) -> pa.Table:
+    """The table in a file of a run; raises ForeignError for one of another run, DamagedError without its columns.
+
+    identity: None where the run does not say who it is, as in published results.
+    """
+    rows, found = parquet.read(path)
+    if identity is not None:
+        identity.check(found, path)
+    lacking = {"run", "seed", "update", "env_steps", "episodes"} - set(rows.column_names)
+    if path.name == EVALUATION:
+        lacking |= {"mode", "unfinished"} - set(rows.column_names)
+    if lacking:
+        raise DamagedError(f"{path} cannot be read: it has no column {', '.join(sorted(lacking))}")
+    return rows
 
 
 def floats(column: pd.Series) -> np.ndarray:
@@ -155,8 +177,8 @@ class RunDir:
     def __init__(self, folder: Folder):
         self.folder = folder
         self.path = folder.path
-        self.disposable = False  # a new run of this process, that nobody is to continue yet
-        self.made = False  # and the folder, too, was made by this process
+        self.disposable = False  # a new run of this process, which nobody needs yet
+        self.made = False  # this process made the folder as well
         refuse_odd(folder.held, FILES, FOLDERS)
         self.identity = read_identity(folder.held)
         self.metrics = self._table(METRICS)
@@ -165,7 +187,12 @@ class RunDir:
     @classmethod
     def open(cls, path: str | Path) -> "RunDir":
         """The run folder at a path."""
-        return cls(Folder(Path(path)))
+        folder = Folder(Path(path))
+        try:
+            return cls(folder)
+        except BaseException as error:
+            folder.__exit__(type(error), error, None)
+            raise
 
     @classmethod
     def create(cls, path: str | Path, config_yaml: str, identity: Identity) -> "RunDir":
@@ -211,29 +238,23 @@ class RunDir:
     def discard(self) -> None:
         """Removes the files of a new run that stopped before its first metrics, so that its name can be used again.
 
-        Everything stays where there is anything that this process did not make.
+        Everything stays where anything else lies, such as a file of the user or of a dashboard.
         """
         held = self.folder.held
         if not self.disposable or self.metrics.rows is not None:
             return
+        own = {CONFIG, RUN, LOG, LOCK, CHECKPOINTS}
         try:
-            found = set(os.listdir(held))
-            events = list((held / TENSORBOARD).glob("events.out.tfevents.*"))
-            foreign = found - {CONFIG, RUN, LOG, LOCK, CHECKPOINTS, TENSORBOARD}
-            foreign |= set(os.listdir(held / CHECKPOINTS))
-            if TENSORBOARD in found:
-                foreign |= set(os.listdir(held / TENSORBOARD)) - {path.name for path in events}
-            if foreign:
+            if set(os.listdir(held)) - own or os.listdir(held / CHECKPOINTS):
                 return
-            for file in [*events, *(held / name for name in (CONFIG, RUN, LOG, LOCK))]:
-                file.unlink(missing_ok=True)
-            for folder in found & {CHECKPOINTS, TENSORBOARD}:
-                (held / folder).rmdir()
+            for name in own - {CHECKPOINTS}:
+                (held / name).unlink(missing_ok=True)
+            (held / CHECKPOINTS).rmdir()
             if self.made:
                 self.folder.check()
                 self.path.rmdir()
         except OSError:
-            return  # it vanished, or may not be looked into any more: nothing that is left hurts anybody
+            return  # it vanished, or may not be looked into any more: what is left is a run that can be continued
 
     def write_config(self, config_yaml: str) -> None:
         """config.yaml, replaced as a whole."""
@@ -257,7 +278,7 @@ class RunDir:
     def summary(self) -> SummaryFile | None:
         """What summary.json says, None before the end of a run; raises ForeignError for one of another run."""
         path = self.folder.held / SUMMARY
-        if not os.path.lexists(path):
+        if not is_there(path):
             return None
         try:
             found = read_json(path)
@@ -309,7 +330,8 @@ def remove_partials(folder: Path) -> None:
     """Removes files whose writing was killed; the lock of the folder is held, so nobody writes them now."""
     for name in FILES:
         for partial in folder.glob(PARTIAL.format(name)):
-            partial.unlink()
+            if partial.is_file() and not partial.is_symlink():
+                partial.unlink()
 
 
 def refuse_used(path: Path) -> None:
@@ -335,4 +357,5 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     refuse_odd(path, FILES, FOLDERS)
     if not (path / METRICS).exists():
         raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")
-    return parquet.read(path / METRICS)[0].to_pandas()
+    identity = read_identity(path) if is_there(path / RUN) else None  # published results have none
+    return read_table(path / METRICS, identity).to_pandas()

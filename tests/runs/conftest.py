@@ -1,5 +1,7 @@
 """A finished training that tests of this folder read, copy and compare with."""
 
+import shutil
+
 import pytest
 
 import trainer_pure
@@ -13,4 +15,13 @@ def unbroken(tmp_path_factory):
     """The folder of a training with OPTIONS that nothing disturbed; not to be written into."""
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def to_continue(unbroken, tmp_path):
+    """A copy of that folder, of which the summary and the last checkpoint are missing."""
+    folder = shutil.copytree(unbroken, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "10")
     return folder

@@ -1,13 +1,22 @@
 """Metrics as training hands them over, made up."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from src_pure.runs.identity import Identity
+from src_pure.runs import parquet
+from src_pure.runs.identity import Identity, read_identity
+from src_pure.runs.rundir import to_arrow
 
 IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that tests make
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Other rows for a table of a run folder, as the run itself would write them."""
+    with path.open("wb") as file:
+        parquet.write(to_arrow(frame), file, read_identity(path.parent))
 
 
 def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> pd.DataFrame:

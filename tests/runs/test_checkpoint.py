@@ -16,7 +16,14 @@ from src_pure.runs.checkpoint import Checkpoints, latest, named_arrays, put_asid
 from src_pure.types import Actor, Learner, TrainState
 from tests.runs.frames import IDENTITY
 
-DESCRIPTION = {"seconds": 1.5, "wall_seconds": 2.5, "config": {"seed": 0}, "process": {}, "continued": []}
+DESCRIPTION = {
+    "seconds": 1.5,
+    "wall_seconds": 2.5,
+    "config": {"seed": 0},
+    "process": {},
+    "continued": [],
+    "metrics_sha256": "",
+}
 
 
 class Counter(NamedTuple):

@@ -26,7 +26,7 @@ from tests.runs.frames import IDENTITY
 from tests.runs.test_identity import remove
 
 FILES = ("config.yaml", "run.json", "metrics.parquet", "evaluation.parquet", "summary.json", "log.txt", ".lock")
-FOLDERS = ("checkpoints", "wandb", "tensorboard", "plots", "policies", "checkpoints/10")
+FOLDERS = ("checkpoints", "wandb", ".wandb", "tensorboard", "plots", "policies", "checkpoints/10")
 
 
 def make_odd(path, kind, elsewhere):
@@ -61,7 +61,7 @@ def test_what_is_neither_file_nor_folder_is_refused(unbroken, tmp_path, capsys, 
     assert os.path.lexists(folder / name) and not list(folder.rglob("*.damaged"))
 
 
-@pytest.mark.parametrize("name", ["²", "01", "-3", "1e3", "9" * 30, " 7", "10 "])
+@pytest.mark.parametrize("name", ["notes", "-3", "1e3", " 7", "10 "])
 def test_names_that_are_not_numbers_are_not_checkpoints(unbroken, tmp_path, name, capsys):
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "checkpoints" / name).mkdir()
@@ -69,11 +69,29 @@ def test_names_that_are_not_numbers_are_not_checkpoints(unbroken, tmp_path, name
     assert "is finished" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_another_update_than_its_name_says_is_damaged(unbroken, tmp_path, capsys):
-    folder = shutil.copytree(unbroken, tmp_path / "run")
-    (folder / "checkpoints" / "10").rename(folder / "checkpoints" / "8")
-    assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
-    assert "lacks a whole checkpoint of update 10" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["²", "01", "9" * 30, ".x.partial", "9.damaged"])
+def test_odd_names_in_checkpoints_are_refused_before_anything_is_compiled(to_continue, tmp_path, name, capsys):
+    (to_continue / "checkpoints" / name).symlink_to(tmp_path)
+    before = snapshot(to_continue)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    error = capsys.readouterr().err
+    assert name in error and error.count("\n") == 1 and snapshot(to_continue) == before
+
+
+def test_a_renamed_checkpoint_is_refused_and_not_thrown_away(to_continue, capsys):
+    (to_continue / "checkpoints" / "9").rename(to_continue / "checkpoints" / "8")
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    assert "8 is of update 9; give it that name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [".lock", "log.txt"])
+def test_a_file_that_is_written_in_place_has_one_name(to_continue, tmp_path, name, capsys):
+    (tmp_path / "victim").write_text("precious")
+    (to_continue / name).unlink(missing_ok=True)
+    (to_continue / name).hardlink_to(tmp_path / "victim")
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    assert f"{name} must have one name" in capsys.readouterr().err
+    assert (tmp_path / "victim").read_text() == "precious"
 
 
 def test_reading_never_waits_and_never_follows(tmp_path):

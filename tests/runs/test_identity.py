@@ -3,11 +3,17 @@
 import json
 import shutil
 
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import trainer_pure
+from scripts import export, plot
+from src_pure.runs import parquet
 from src_pure.runs.identity import config_digest
 from tests.runs.conftest import OPTIONS
+from tests.runs.frames import write_table
 
 FILES = ("checkpoints", "metrics.parquet", "evaluation.parquet", "summary.json", "run.json", "config.yaml")
 
@@ -95,3 +101,45 @@ def test_a_digest_is_of_what_changes_numbers():
     same = {"seed": 1, "total_steps": 6, "wandb": {"name": "b"}, "task": {"name": "y", "corridor_len": 3}}
     other = {"seed": 1, "total_steps": 5, "wandb": {"name": "a"}, "task": {"name": "x", "corridor_len": 4}}
     assert config_digest(config) == config_digest(same) != config_digest(other)
+
+
+def test_scripts_look_whose_files_they_are(unbroken, others, tmp_path, capsys):
+    """Also those that only read."""
+    for script, name in ((export, "checkpoints"), (export, "evaluation.parquet"), (plot, "metrics.parquet")):
+        folder = shutil.copytree(unbroken, tmp_path / name)
+        put(others["another seed"], folder, name)
+        assert script.main([str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert name in error and "belongs to another run" in error and error.count("\n") == 1
+
+
+def test_a_table_that_another_program_wrote_is_not_the_runs(to_continue, capsys):
+    """It may keep what the table says of its run, but not the digest."""
+    path = to_continue / "metrics.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.field("run") == 0), path)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    assert "metrics.parquet does not say which run it belongs to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["update", "episodes", "run"])
+def test_a_table_without_a_column_is_one_line(to_continue, capsys, name):
+    path = to_continue / "metrics.parquet"
+    table, identity = parquet.read(path)
+    with path.open("wb") as file:
+        parquet.write(table.drop_columns([name]), file, identity)
+    for main, arguments in ((trainer_pure.main, [*OPTIONS, f"run_dir={to_continue}"]), (plot.main, [str(to_continue)])):
+        assert main(arguments) == 2
+        assert f"it has no column {name}" in capsys.readouterr().err
+
+
+def test_files_of_two_copies_of_a_run_do_not_mix(to_continue, capsys):
+    """They have one identity, but may have been trained on differently."""
+    path = to_continue / "metrics.parquet"
+    rows = pd.read_parquet(path)
+    rows.loc[rows["update"] == 9, "loss"] += 1e-9
+    write_table(path, rows)
+    before = snapshot(to_continue)
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    assert "has other rows of update 9 than checkpoint 9 was saved with" in capsys.readouterr().err
+    assert snapshot(to_continue) == before

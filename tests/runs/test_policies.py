@@ -192,7 +192,7 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
     last = (rows["update"] == 10) & (rows["mode"] == "sampled")
     rows["success_rate"] = np.where(last == (rows["run"] == 1), 0.75, 0.25)  # everywhere else the other run is better
     rows["episode_return"] = -rows["success_rate"]
-    rows.to_parquet(folder / "evaluation.parquet")
+    write_table(folder / "evaluation.parquet", rows)
     assert export.main([str(folder)]) == 0
     assert capsys.readouterr().out == (
         "run 1 (seed 4) is best: success_rate 0.750, sampled, in the evaluation after update 10\n"

@@ -101,3 +101,13 @@ def test_the_grace_period_is_kept_whatever_runs():
     process = busy_process(grace=1)
     assert process.wait(6) == 75
     assert process.stderr.read() == LINE.format("grace_seconds=1 are over")
+
+
+def test_a_signal_that_comes_twice_at_once_counts_once():
+    """As that of `timeout`, which goes to the process and to its group."""
+    process = busy_process(grace=60)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 75

@@ -1,7 +1,6 @@
 """Settings of the process that change numbers: the generator is ours, others are recorded and refused by name."""
 
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -56,17 +55,9 @@ def test_settings_are_in_checkpoints_and_the_summary(unbroken):
     assert all(json.loads(file.read_text())["process"] == now for file in files)
 
 
-@pytest.fixture
-def to_continue(unbroken, tmp_path):
-    folder = shutil.copytree(unbroken, tmp_path / "run")
-    (folder / "summary.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "10")
-    return folder
-
-
 @pytest.mark.parametrize(
     "name", ["jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "XLA_FLAGS",
-             "device_kind", "version of jaxlib"]
+             "device_kind", "threads", "version of jaxlib"]
 )  # fmt: skip
 def test_other_settings_are_refused_by_name(to_continue, monkeypatch, capsys, name):
     monkeypatch.setattr(resume, "numeric_settings", lambda: numeric_settings() | {name: "another"})

@@ -20,7 +20,7 @@ from src_pure.build import build
 from src_pure.runs import parquet, sealed
 from src_pure.runs.folder import Folder
 from src_pure.runs.lock import locked
-from src_pure.runs.rundir import RunDir, to_arrow
+from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 from tests.runs.test_checkpoint import newest
@@ -222,15 +222,6 @@ def test_a_folder_that_may_not_be_written_ends_it_in_one_line(unbroken, unprivil
     assert_same_run(unbroken, folder)
 
 
-@pytest.fixture
-def to_continue(unbroken, tmp_path):
-    """A run folder of which nothing but its last checkpoint is missing."""
-    folder = shutil.copytree(unbroken, tmp_path / "run")
-    (folder / "summary.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "10")
-    return folder
-
-
 def test_a_full_disk_is_met_before_training_too(to_continue, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -322,8 +313,7 @@ def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
     rows = pd.read_parquet(folder / f"{table}.parquet")
-    with RunDir.open(folder) as run_dir, (folder / f"{table}.parquet").open("wb") as file:
-        parquet.write(to_arrow(rows[rows["update"] != update]), file, run_dir.identity)
+    write_table(folder / f"{table}.parquet", rows[rows["update"] != update])
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
     assert f"{table}.parquet has no rows of update {update}, before checkpoint 10" in capsys.readouterr().err
 
