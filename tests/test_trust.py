@@ -150,7 +150,8 @@ def test_scripts_run_nothing(script, stranger, monkeypatch, capsys):
     """They read the configuration of a run folder; --trust reaches the place where it is built."""
     hostile = build(compose(["model=gru"])).config | {"model": {"_target_": "evil.Evil"}}
     checkpoint = SimpleNamespace(config=hostile, update=1, path=stranger)
-    monkeypatch.setattr(policies, "latest", lambda folder: (checkpoint, {}))
+    monkeypatch.setattr(policies, "latest", lambda folder, identity: (checkpoint, {}))
+    monkeypatch.setattr(policies, "read_identity", lambda folder: None)
     monkeypatch.setattr(policies.RunDir, "continuable", lambda path: True)
     monkeypatch.setattr(bsuite, "read_config", lambda path: hostile)
     for trust, message in (([], "add --trust evil"), (["--trust", "evil"], "must be a memory model: a flax module")):

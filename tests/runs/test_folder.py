@@ -23,7 +23,7 @@ from src_pure.runs.rundir import read_metrics
 from src_pure.runs.sealed import sealing
 from tests.runs.conftest import OPTIONS
 from tests.runs.frames import IDENTITY
-from tests.runs.test_identity import remove
+from tests.runs.test_identity import remove, snapshot
 
 FILES = ("config.yaml", "run.json", "metrics.parquet", "evaluation.parquet", "summary.json", "log.txt", ".lock")
 FOLDERS = ("checkpoints", "wandb", ".wandb", "tensorboard", "plots", "policies", "checkpoints/10")

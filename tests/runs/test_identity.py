@@ -46,7 +46,7 @@ def put(source, folder, name):
 
 
 @pytest.mark.parametrize("unfinished", [True, False])
-@pytest.mark.parametrize("other", ["same command", "another seed"])
+@pytest.mark.parametrize("other", ["another seed", pytest.param("same command", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_another_run_is_refused(unbroken, others, tmp_path, capsys, name, other, unfinished):
     if name == "summary.json" and unfinished:

@@ -29,6 +29,7 @@ from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
+from tests.runs.frames import write_table
 
 spec = importlib.util.spec_from_file_location("export", REPOSITORY / "scripts" / "export.py")
 export = importlib.util.module_from_spec(spec)

@@ -23,6 +23,7 @@ from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
+from tests.runs.frames import write_table
 from tests.runs.test_checkpoint import newest
 from tests.test_command_line import TINY
 
