@@ -202,10 +202,10 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
     assert export.main([str(folder), "run=best", "metric=episode_return"]) == 0
     assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: episode_return -0.250, sampled")
     rows.loc[last & (rows["run"] == 1), "episodes"] = 1  # of 8: luck
-    rows.to_parquet(folder / "evaluation.parquet")
+    write_table(folder / "evaluation.parquet", rows)
     assert export.main([str(folder), f"out={folder / 'x'}"]) == 0
     assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: success_rate 0.250, sampled")
-    rows.assign(episodes=7).to_parquet(folder / "evaluation.parquet")
+    write_table(folder / "evaluation.parquet", rows.assign(episodes=7))
     assert export.main([str(folder)]) == 2
     assert "no run has a success_rate over 8 episodes in the last evaluation" in capsys.readouterr().err
 
