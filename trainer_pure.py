@@ -190,5 +190,5 @@ def program() -> int:
 
 
 if __name__ == "__main__":
-    imported()
+    imported(exception=False)  # nothing is to be tidied up before signals are handled
     sys.exit(program())

@@ -26,10 +26,10 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
     sys.__excepthook__(kind, error, traceback)
 
 
-def imported() -> None:
-    """Undoes it: from here on errors are those of the program."""
+def imported(exception: bool = True) -> None:
+    """From here on errors are those of the program; without `exception` Ctrl-C still ends the process at once."""
     sys.excepthook = sys.__excepthook__
-    if signal.getsignal(signal.SIGINT) is _interrupt:
+    if exception and signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
