@@ -73,7 +73,10 @@ class Checkpoint(NamedTuple):
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every array by its name, as the checkpoint declares them."""
         try:
-            found = _orbax().metadata(self.path.absolute() / STATE).item_metadata.tree
+            metadata = _orbax().metadata(self.path.absolute() / STATE).item_metadata
+            if metadata is None:
+                raise OSError("orbax cannot read the description of its arrays")
+            found = metadata.tree
             return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()}
         except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error

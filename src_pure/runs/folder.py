@@ -35,11 +35,11 @@ class Folder:
             self.name_in(error)
 
     def name_in(self, error: BaseException) -> None:
-        """Puts the name of the folder where an error speaks of `held`."""
+        """Puts the name of the folder where an error speaks of `held`, or of no file at all."""
         held, name = f"{self.held}/", f"{self.path}/"
         error.args = tuple(x.replace(held, name) if isinstance(x, str) else x for x in error.args)
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename = str(error.filename).replace(held, name)
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk names no file
+            error.filename = str(error.filename or self.path).replace(held, name)
 
     def check(self) -> None:
         """Raises MovedError if the name means another folder now, or nothing."""

@@ -142,9 +142,10 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
             f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, run=0"
         )
     best = rows.loc[rows[metric].idxmax()]
+    cut_off = f"; {best['unfinished']} of {best['episodes']} episodes were cut off" if best["unfinished"] else ""
     return int(best["run"]), (
         f"run {best['run']} (seed {best['seed']}) is best: {metric} {best[metric]:.3f}, sampled, "
-        f"in the evaluation after update {best['update']}"
+        f"in the evaluation after update {best['update']}{cut_off}"
     )
 
 
@@ -174,7 +175,7 @@ def load_policy(folder: str | Path, trust: Sequence[str] = ()) -> tuple[Initiali
 
     @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        return step(params, key, carry, *checked(experiment, obs, reset))
+        return step(params, key, *checked(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, act
 
@@ -189,7 +190,7 @@ def load_actor_critic(folder: str | Path, trust: Sequence[str] = ()) -> tuple[In
 
     @in_32_bits
     def apply(carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
-        return step(params, carry, *checked(experiment, obs, reset))
+        return step(params, *checked(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, apply
 
@@ -213,13 +214,16 @@ def decide(
     return carry, experiment.env.action_space.clip(action), output
 
 
-def checked(experiment: Experiment, obs: Array, reset: Array) -> tuple[Array, Array]:
-    """(obs, reset) as arrays; raises ValueError for what the task does not show."""
+def checked(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
+    """(carry, obs, reset), the last two as arrays; raises ValueError for what the task does not show."""
     space, obs, reset = experiment.env.observation_space, jnp.asarray(obs), jnp.asarray(reset)
-    if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1]:
-        wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B]"
+    if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1] or not len(obs):
+        wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B], B at least 1"
         raise ValueError(f"the policy needs {wanted}, got {obs.dtype} {list(obs.shape)} and {list(reset.shape)}")
-    return obs, reset
+    sizes = {len(x) for x in jax.tree.leaves(carry)} - {len(obs)}
+    if sizes:
+        raise ValueError(f"the policy needs a carry of batch size {len(obs)}, as obs has, got {min(sizes)}")
+    return carry, obs, reset
 
 
 def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:

@@ -183,8 +183,19 @@ def test_observations_that_are_not_the_tasks_are_refused(policies):
         (np.zeros((2, size), np.int32), rf"int32 \[2, {size}\]"),
         (np.zeros((3, size), np.float32), rf"float32 \[3, {size}\] and \[2\]"),
     ]:
-        with pytest.raises(ValueError, match=rf"needs obs float32 \[B, {size}\] and reset \[B\], got {found}"):
+        with pytest.raises(
+            ValueError, match=rf"needs obs float32 \[B, {size}\] and reset \[B\], B at least 1, got {found}"
+        ):
             act(None, carry, obs, reset)
+
+
+def test_an_empty_batch_and_a_carry_of_another_are_refused(policies):
+    initialize_carry, act = load_policy(policies[0])
+    size = observation_size(policies[0])
+    with pytest.raises(ValueError, match="B at least 1"):
+        act(None, initialize_carry(0), np.zeros((0, size), np.float32), np.zeros(0, bool))
+    with pytest.raises(ValueError, match="needs a carry of batch size 3, as obs has, got 2"):
+        act(None, initialize_carry(2), np.zeros((3, size), np.float32), np.ones(3, bool))
 
 
 def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
