@@ -202,7 +202,7 @@ def test_an_error_that_is_no_number_fails():
             [f"model._target_={__name__}.OtherArguments", "--trust", __name__],
             "OtherArguments must be callable as model(carry, inputs",
         ),
-        (["model=gru", "--steps", "1"], "--steps must be at least 2"),
+        (["model=gru", "--steps", "1"], "--steps: must be a whole number from 2 to"),
     ],
 )
 def test_wrong_input_is_said(arguments, message, capsys):

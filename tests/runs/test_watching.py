@@ -44,7 +44,7 @@ def test_every_state_is_a_frame(task, said, tmp_path):
     frames = player(experiment(task, "observation.last_action=true"), None, False, 100)(jax.random.key(0))
     assert [line[0].split("   ")[0] for line in said] == [f"step {step}" for step in range(len(frames))]
     assert said[-1][1] == "end of the episode"
-    assert len(frames) <= 6
+    assert len(frames) <= 7
     write_gif([frames, frames], tmp_path / "plots" / "play.gif")
     with Image.open(tmp_path / "plots" / "play.gif") as gif:
         assert gif.n_frames == 2 * len(frames)
