@@ -16,7 +16,9 @@ from typing import Any
 
 WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
 LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
-SHORT = reprlib.Repr(maxlevel=3, maxdict=8, maxlist=16, maxtuple=16, maxstring=120, maxlong=40, maxother=120)
+SHORT = reprlib.Repr()  # its arguments are new in Python 3.12
+SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxtuple = 3, 8, 16, 16
+SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 120, 40, 120
 # what the system says of a path that was not meant; anything else, such as a full disk, is the machine's state
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 WRONG_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
