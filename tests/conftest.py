@@ -1,6 +1,7 @@
 """Fixtures shared by the tests."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,11 @@ RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # beside the rep
 SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every clone has
 
 
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if (
+        signal.getsignal(number) == signal.SIG_IGN
+    ):  # as under nohup; tests send them to themselves and to their children
+        signal.signal(number, handler)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile longer than they compute
 
 
