@@ -15,9 +15,7 @@ SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every cl
 
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if (
-        signal.getsignal(number) == signal.SIG_IGN
-    ):  # as under nohup; tests send them to themselves and to their children
+    if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup; tests send them to their processes
         signal.signal(number, handler)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile longer than they compute
 
