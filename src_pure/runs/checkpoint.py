@@ -26,8 +26,8 @@ from annotated_types import Ge
 
 from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
 from src_pure.runs.folder import Folder, refuse_odd
-from src_pure.runs.identity import Identity
-from src_pure.runs.sealed import Description, read_description, sealing, unsealed
+from src_pure.runs.identity import Identity, OwnedFile
+from src_pure.runs.sealed import read_description, sealing, unsealed
 from src_pure.types import Array, TrainState
 
 FORMAT = 2  # of the folder described above
@@ -36,11 +36,9 @@ KIND, STATE = "checkpoint", "state"
 NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
 
 
-class CheckpointFile(Description):
+class CheckpointFile(OwnedFile):
     """What checkpoint.json says."""
 
-    run_id: str
-    config_sha256: str
     update: Annotated[int, Ge(0)]
     metric: str | None
     score: float | None
@@ -66,9 +64,9 @@ class Checkpoint(NamedTuple):
     metrics_sha256: str  # of the rows of this update in the table of metrics
     identity: Identity
 
-    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Every array whose name begins so, by its name; raises CheckpointError if orbax cannot read it."""
-        return self._restore({name: x for name, x in self.described().items() if name.startswith(prefix)})
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array that was saved, by its name; raises CheckpointError if orbax cannot read it."""
+        return self._restore(self.described())
 
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every array by its name, as the checkpoint declares them."""
@@ -163,19 +161,14 @@ class Checkpoints:
         self.opened.close()
 
     def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-        try:
-            self._write_held(arrays, description)
-        except Exception as error:
-            self.opened.name_in(error)
-            raise
-
-    def _write_held(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-        with sealing(self.opened.held / str(description["update"]), KIND, description) as folder:
-            self._check()
-            _check_space(folder, sum(x.nbytes for x in arrays.values()))
-            _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
-            self._check()
-        self._prune()
+        path = self.opened.held / str(description["update"])
+        with self.opened.naming():
+            with sealing(path, KIND, description) as folder:
+                self._check()
+                _check_space(folder, sum(x.nbytes for x in arrays.values()))
+                _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
+                self._check()
+            self._prune()
 
     def _check(self) -> None:
         self.check()
@@ -227,8 +220,7 @@ def read(path: Path) -> Checkpoint:
     found = unsealed(path, KIND, FORMAT, CheckpointFile)
     if str(found.update) != path.name:
         raise ForeignError(f"{KIND} {path} is of update {found.update}; give it that name, or move it away")
-    values = {name: getattr(found, name) for name in Checkpoint._fields[1:-1]}
-    return Checkpoint(path, **values, identity=Identity(found.run_id, found.config_sha256))
+    return Checkpoint(path, **{name: getattr(found, name) for name in Checkpoint._fields[1:]})
 
 
 def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
@@ -238,7 +230,7 @@ def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
             found = read_description(path, KIND, FORMAT, CheckpointFile)
         except DamagedError:
             continue
-        identity.check(Identity(found.run_id, found.config_sha256), path)
+        identity.check(found.identity, path)
 
 
 def named_arrays(state: Any) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ class Folder:
         self.close()
         if error is not None:
             self.name_in(error)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors that leave the block call the folder by its name."""
+        try:
+            yield
+        except Exception as error:  # raised again, whatever it is
+            self.name_in(error)
+            raise
 
     def name_in(self, error: BaseException) -> None:
         """Puts the name of the folder where an error speaks of `held`, or of no file at all."""

@@ -37,9 +37,15 @@ class Identity(NamedTuple):
         raise ForeignError(f"{file} {whose}; restore the file of this run, or move this one away")
 
 
-class RunFile(Description):
+class OwnedFile(Description):
+    """A JSON file that says which run it belongs to."""
+
     run_id: str
     config_sha256: str
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.run_id, self.config_sha256)
 
 
 def new_identity(config: dict[str, Any]) -> Identity:
@@ -55,10 +61,9 @@ def write_identity(folder: Path, identity: Identity) -> None:
 def read_identity(folder: Path) -> Identity:
     """What run.json says; raises DamagedError for a folder without it."""
     try:
-        found = validated(read_json(folder / RUN), RunFile, folder / RUN)
+        return validated(read_json(folder / RUN), OwnedFile, folder / RUN).identity
     except DamagedError as error:
         raise DamagedError(f"{error}; without it this folder cannot be continued: choose another run_dir") from None
-    return Identity(found.run_id, found.config_sha256)
 
 
 def config_digest(config: dict[str, Any]) -> str:

@@ -23,9 +23,9 @@ from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
 from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
 from src_pure.runs.folder import read_file, refuse_odd
-from src_pure.runs.identity import read_identity
+from src_pure.runs.identity import OwnedFile, read_identity
 from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes, read_table
-from src_pure.runs.sealed import Description, sealing, unsealed
+from src_pure.runs.sealed import sealing, unsealed
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
@@ -34,11 +34,9 @@ KIND, PARAMS = "policy", "params.msgpack"
 IN_STATE = "learner.params."  # what names of parameters begin with in a checkpoint
 
 
-class PolicyFile(Description):
+class PolicyFile(OwnedFile):
     """What policy.json says."""
 
-    run_id: str
-    config_sha256: str
     run: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
     update: Annotated[int, Ge(0)]

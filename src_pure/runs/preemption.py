@@ -12,8 +12,6 @@ from src_pure.errors import Interrupted, Preempted
 
 # what schedulers send (SIGTERM; SIGUSR1 and SIGUSR2 of Slurm and submitit), a closed terminal, and Ctrl-C
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
-
-
 SAME_SIGNAL = 0.2  # seconds: `timeout` sends its signal to the process and to its group
 
 

@@ -20,9 +20,9 @@ from annotated_types import Ge
 from src_pure.errors import CheckpointError, DamagedError
 from src_pure.runs import parquet
 from src_pure.runs.folder import Folder, append_line, is_there, refuse_odd
-from src_pure.runs.identity import RUN, Identity, read_identity, write_identity
+from src_pure.runs.identity import RUN, Identity, OwnedFile, read_identity, write_identity
 from src_pure.runs.lock import LOCK
-from src_pure.runs.sealed import PARTIAL, Description, read_json, replacing, validated
+from src_pure.runs.sealed import PARTIAL, read_json, replacing, validated
 
 # what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
 ROW_COLUMNS = {
@@ -158,18 +158,16 @@ def strict_json(value: Any) -> Any:
 NonNegative = Annotated[int, Ge(0)]
 
 
-class SummaryFile(Description):
+class SummaryFile(OwnedFile):
     """What is read again of summary.json."""
 
-    run_id: str
-    config_sha256: str
     env_steps: NonNegative
     runs: NonNegative
     failed: dict[str, NonNegative]
 
 
 class RunDir:
-    """A run folder, held open. `RunDir.open(path)` continues the files that are there, `create` starts a new run.
+    """A run folder, held open. `RunDir.open(path)` continues the files that are there, `begin` starts a new run.
 
     Nothing is written once the folder was moved, deleted or replaced: then every method that writes raises MovedError.
     """
@@ -193,12 +191,6 @@ class RunDir:
         except BaseException as error:
             folder.__exit__(type(error), error, None)
             raise
-
-    @classmethod
-    def create(cls, path: str | Path, config_yaml: str, identity: Identity) -> "RunDir":
-        """A new run in a folder that is made, or there and empty."""
-        made = make_free(Path(path))
-        return cls.begin(Folder(Path(path)), made, config_yaml, identity)
 
     @classmethod
     def begin(cls, folder: Folder, made: bool, config_yaml: str, identity: Identity) -> "RunDir":
@@ -287,7 +279,7 @@ class RunDir:
             summary = validated(found, SummaryFile, path)
         except DamagedError as error:
             raise DamagedError(f"{error}; delete it to have it written again") from error
-        self.identity.check(Identity(summary.run_id, summary.config_sha256), path)
+        self.identity.check(summary.identity, path)
         return summary
 
     def log(self, line: str) -> None:

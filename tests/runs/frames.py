@@ -7,10 +7,17 @@ import numpy as np
 import pandas as pd
 
 from src_pure.runs import parquet
+from src_pure.runs.folder import Folder
 from src_pure.runs.identity import Identity, read_identity
-from src_pure.runs.rundir import to_arrow
+from src_pure.runs.rundir import RunDir, make_free, to_arrow
 
 IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that tests make
+
+
+def new_run(path: str | Path, config_yaml: str, identity: Identity) -> RunDir:
+    """A new run in a folder that is made, or there and empty."""
+    made = make_free(Path(path))
+    return RunDir.begin(Folder(Path(path)), made, config_yaml, identity)
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

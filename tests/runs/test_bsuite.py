@@ -8,9 +8,8 @@ import pytest
 
 from src_pure.build import build, compose
 from src_pure.runs.bsuite import bsuite_score, read_sweep, regret_ratio
-from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
-from tests.runs.frames import IDENTITY
+from tests.runs.frames import IDENTITY, new_run
 
 specification = importlib.util.spec_from_file_location("bsuite_score", REPOSITORY / "scripts" / "bsuite_score.py")
 script = importlib.util.module_from_spec(specification)
@@ -54,7 +53,7 @@ def make_run(tmp_path):
     def make(name, answers, sizes, *overrides, done=True):
         overrides = ["task=bsuite", "num_envs=8", "num_steps=128", f"num_seeds={len(answers)}", *overrides]
         experiment = build(compose([*overrides, f"total_steps={1024 * len(sizes)}"]))
-        run = RunDir.create(tmp_path / name, experiment.config_yaml, IDENTITY)
+        run = new_run(tmp_path / name, experiment.config_yaml, IDENTITY)
         run.append_metrics(frame_of(answers, sizes))
         if done:
             run.write_summary({"env_steps": 1024 * len(sizes), "runs": len(answers), "failed": {}})

@@ -12,8 +12,7 @@ from rich.console import Console
 import trainer_pure
 from src_pure.build import build, compose
 from src_pure.runs.loggers import PlainLines, ProgressBar, TensorBoardSink, WandbSink, points, progress
-from src_pure.runs.rundir import RunDir
-from tests.runs.frames import IDENTITY, metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame, new_run
 from tests.test_command_line import TINY
 
 
@@ -130,7 +129,7 @@ def test_a_continued_training_has_the_wandb_run_of_before(tmp_path, monkeypatch,
     fake.Settings, fake.Error, fake.init = dict, RuntimeError, lambda **options: started.append(options) or MagicMock()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     experiment = build(compose([*TINY, f"wandb.mode={mode}", "wandb.project=memory"]))
-    run_dir = RunDir.create(tmp_path / "run", "", IDENTITY)
+    run_dir = new_run(tmp_path / "run", "", IDENTITY)
     for _ in ("start", "the same command again"):
         for sink in trainer_pure.open_sinks(experiment, experiment.config, run_dir):
             sink.close()

@@ -8,9 +8,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from src_pure.runs.plotting import COLORS, draw_panel, short_labels
-from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
-from tests.runs.frames import IDENTITY, metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame, new_run
 
 specification = importlib.util.spec_from_file_location("plot", REPOSITORY / "scripts" / "plot.py")
 plot = importlib.util.module_from_spec(specification)
@@ -20,7 +19,7 @@ specification.loader.exec_module(plot)
 @pytest.fixture
 def make_run(tmp_path):
     def make(name: str, frame) -> Path:
-        run = RunDir.create(tmp_path / name, "", IDENTITY)
+        run = new_run(tmp_path / name, "", IDENTITY)
         run.append_metrics(frame)
         return run.path
 

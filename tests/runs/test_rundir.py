@@ -9,12 +9,12 @@ import pytest
 from src_pure.errors import CheckpointError, DamagedError
 from src_pure.runs import parquet
 from src_pure.runs.rundir import RunDir, read_metrics
-from tests.runs.frames import IDENTITY, metrics_frame
+from tests.runs.frames import IDENTITY, metrics_frame, new_run
 
 
 @pytest.fixture
 def run(tmp_path) -> RunDir:
-    return RunDir.create(tmp_path / "new" / "run", "seed: 0\n", IDENTITY)
+    return new_run(tmp_path / "new" / "run", "seed: 0\n", IDENTITY)
 
 
 def test_a_new_run_holds_its_config_and_nothing_else(run):
@@ -23,14 +23,14 @@ def test_a_new_run_holds_its_config_and_nothing_else(run):
 
 
 def test_an_empty_folder_is_taken(tmp_path):
-    assert RunDir.create(str(tmp_path), "", IDENTITY).path == tmp_path
+    assert new_run(str(tmp_path), "", IDENTITY).path == tmp_path
 
 
 def test_a_used_folder_is_refused_and_left_alone(run):
     with pytest.raises(
         FileExistsError, match=r"run_dir=.*new/run is not empty \(config.yaml\); choose another"
     ) as caught:
-        RunDir.create(run.path, "seed: 1\n", IDENTITY)
+        new_run(run.path, "seed: 1\n", IDENTITY)
     assert "\n" not in str(caught.value)
     assert (run.path / "config.yaml").read_text() == "seed: 0\n"
 
@@ -38,7 +38,7 @@ def test_a_used_folder_is_refused_and_left_alone(run):
 def test_a_folder_that_cannot_be_made_is_named_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"^cannot make run_dir=.*file/run: Not a directory; choose [^\n]*$"):
-        RunDir.create(tmp_path / "file" / "run", "", IDENTITY)
+        new_run(tmp_path / "file" / "run", "", IDENTITY)
 
 
 def test_appended_rows_are_all_on_disk_after_every_call(run):
@@ -97,7 +97,7 @@ def test_an_opened_run_continues_its_rows(run):
 def test_a_start_that_was_killed_before_its_config_leaves_the_folder_free(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".config.yaml.0abc.partial").write_text("se")
-    RunDir.create(tmp_path, "seed: 1\n", IDENTITY)
+    new_run(tmp_path, "seed: 1\n", IDENTITY)
     assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
     assert not (tmp_path / ".config.yaml.0abc.partial").exists()
 
@@ -180,7 +180,7 @@ def test_log_lines_are_appended_with_their_time(run):
 
 
 def test_only_a_new_run_is_discarded(tmp_path):
-    new = RunDir.create(tmp_path / "new", "seed: 0\n", IDENTITY)
+    new = new_run(tmp_path / "new", "seed: 0\n", IDENTITY)
     RunDir.open(tmp_path / "new").discard()
     assert (tmp_path / "new" / "config.yaml").exists()
     new.discard()
