@@ -19,7 +19,10 @@ from typing import Any
 import jax
 import platformdirs
 
-from src_pure.build import CONFIG_FILE, Experiment, build, compose
+from src_pure.build import Experiment, build
+from src_pure.config.compose import compose
+from src_pure.config.names import CONFIG_FILE
+from src_pure.config.usage import usage
 from src_pure.device import computing
 from src_pure.errors import (
     CannotWriteError,
@@ -39,7 +42,6 @@ from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import StopRequest, stop_on_signals
 from src_pure.runs.resume import Start, find_start, finished, opened
 from src_pure.runs.rundir import RunDir, main_metric
-from src_pure.usage import usage
 
 
 @guarded

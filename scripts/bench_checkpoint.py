@@ -18,7 +18,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.runs.checkpoint import Checkpoints, named_arrays

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 import jax
 from jax import lax
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, Parser, between, guarded

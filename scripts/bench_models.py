@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from bench_train import medians, prepare
 from jax import lax
 
-from src_pure.build import build, compose, known_names
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import known_names
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.models import transformer_blocks

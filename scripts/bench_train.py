@@ -16,7 +16,8 @@ from functools import partial
 
 import jax
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.runs.loop import training_keys

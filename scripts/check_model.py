@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from src_pure.build import compose, instantiate
-from src_pure.configuration.targets import TRUST_HELP
+from src_pure.config.compose import compose
+from src_pure.config.targets import TRUST_HELP, instantiate
 from src_pure.conformance import NUM_STEPS, WINDOWS, check_model
 from src_pure.device import check_device, computing
 from src_pure.errors import Parser, between, guarded

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src_pure.configuration.targets import TRUST_HELP
+from src_pure.config.targets import TRUST_HELP
 from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.runs.policies import best_run, export_policy, read_trained
 

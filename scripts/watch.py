@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from src_pure.configuration.targets import TRUST_HELP
+from src_pure.config.targets import TRUST_HELP
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.runs.loop import GENERATOR, training_keys

@@ -1,34 +1,29 @@
 """The only reader of the configuration: YAML and overrides -> typed objects, or an error that says what to change."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import hydra
 import jax
-from omegaconf import OmegaConf
 
 from src_pure.algos.base import Algorithm
-from src_pure.configuration.files import read_config_file, to_yaml
-from src_pure.configuration.names import COMPONENTS, CONFIG_DIR, CONFIG_FILE, dotted, known_names
-from src_pure.configuration.overrides import apply, choices, is_choice, parse
-from src_pure.configuration.settings import Observation, Settings
-from src_pure.configuration.targets import instantiate
-from src_pure.configuration.validation import check_name, check_plain, validate
+from src_pure.config.compose import compose
+from src_pure.config.files import to_yaml
+from src_pure.config.names import COMPONENTS, known_names
+from src_pure.config.settings import Observation, Settings
+from src_pure.config.targets import instantiate
+from src_pure.config.validation import check_name, check_plain, validate
 from src_pure.device import check_device
 from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Resets, Truncation, VectorEnv
-from src_pure.errors import ConfigError, naming, one_line, shown
+from src_pure.errors import ConfigError, naming, shown
 from src_pure.models.policy import ActorCritic
 from src_pure.types import PositiveInt
 
-__all__ = ["COMPONENTS", "CONFIG_DIR", "CONFIG_FILE", "ConfigError", "Experiment", "Settings", "build", "compose",
-           "dotted", "instantiate", "known_names"]  # fmt: skip
+__all__ = ["ConfigError", "Experiment", "build", "compose"]
 
 BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
 ENDLESS = 10_000  # steps after which evaluation cuts off an episode that may never end
@@ -50,37 +45,6 @@ class Experiment:
     @property
     def config_yaml(self) -> str:
         return to_yaml(self.config)
-
-
-def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
-    """The configuration for command-line overrides of a file, as plain values.
-
-    Raises ConfigError, or OSError for a file that cannot be read.
-
-    Groups belong to the project's own configuration. Any other file is read as it stands: it names no other files.
-    """
-    parsed = [parse(text) for text in overrides]
-    if os.path.realpath(config_file) == str(CONFIG_FILE):
-        config = chosen(choices(parsed))
-    else:
-        if config_file.suffix != ".yaml":
-            raise ConfigError(f"--config must be a .yaml file, got {config_file}")
-        if groups := [override.given for override in parsed if is_choice(override)]:
-            raise ConfigError(f"{groups[0]}: a resolved configuration has no groups; override single values of it")
-        config = read_config_file(config_file)
-    for override in parsed:
-        if not is_choice(override):
-            apply(config, override)
-    return config
-
-
-def chosen(groups: Sequence[str]) -> dict[str, Any]:
-    """The project's own configuration with these choices of groups."""
-    try:
-        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)
-    except Exception as error:  # Hydra and OmegaConf raise many kinds; all they read here is YAML files in CONFIG_DIR
-        raise ConfigError(f"{CONFIG_DIR}: {one_line(error).partition(' Config search path')[0]}") from error
 
 
 def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import pytest
 import yaml
 
-from src_pure.build import COMPONENTS, CONFIG_DIR, ConfigError, build, compose, known_names
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import COMPONENTS, CONFIG_DIR, known_names
+from src_pure.errors import ConfigError
 
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip

@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 import trainer_pure
-from src_pure.build import ConfigError, build, compose
-from src_pure.configuration.files import MAX_BYTES, parse_yaml, to_yaml
-from src_pure.configuration.settings import Settings, is_text, keys_of
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.files import MAX_BYTES, parse_yaml, to_yaml
+from src_pure.config.settings import Settings, is_text, keys_of
+from src_pure.errors import ConfigError
 
 TEXTS = [
     "runs/lr=1e-3", "runs/läufe (1)", "12345", "1e5", "true", "a,b", "[x]", "{x}", "${x}", "a: b", "#x", "x #y", "'",

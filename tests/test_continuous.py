@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.evaluate import make_evaluate
 from src_pure.runs.loop import training_keys
 from src_pure.train import init_runs, make_train, rollout, run_updates, runs_of

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 import trainer_pure
-from src_pure.build import build, compose, dotted
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import dotted
 
 VALUES = "nan -1 0 1.5 [] {} '' null true [1,2] {a:1} ${oops} 1e400 é = a|b".replace("|", " |").split(" ")
 KEYS = ["nope", "task.nope", "+nope.deeper", "++model", "algo", "@x", "=", "model@y", "+tmaze", "a=b=c", "checkpoint."]

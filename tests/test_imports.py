@@ -1,7 +1,7 @@
 """Imports go down only.
 
 errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
-errors, types <- configuration <- build
+errors, types <- config <- build
 """
 
 import ast
@@ -23,9 +23,8 @@ BELOW = {
 BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
-BELOW["configuration"] = {"types", "errors"}
-BELOW["build"] = BELOW["train"] | {"configuration", "errors", "device"}
-BELOW["usage"] = {"build", "configuration", "errors"}
+BELOW["config"] = {"types", "errors"}
+BELOW["build"] = BELOW["train"] | {"config", "errors", "device"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 

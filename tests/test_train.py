@@ -11,7 +11,10 @@ import pytest
 
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
-from src_pure.build import build, compose, instantiate, known_names
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import known_names
+from src_pure.config.targets import instantiate
 from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze
 from src_pure.envs.vector import VectorEnv

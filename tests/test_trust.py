@@ -10,8 +10,10 @@ import yaml
 import trainer_pure
 from scripts import bsuite_score, export, watch
 from src_pure import load_policy
-from src_pure.build import ConfigError, build, compose, instantiate
-from src_pure.configuration.targets import KINDS
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.targets import KINDS, instantiate
+from src_pure.errors import ConfigError
 from src_pure.runs import bsuite, policies
 
 GRU = {"_target_": "src_pure.models.rnn.GRU", "size": 8}
@@ -56,7 +58,7 @@ HOSTILE = [
     ("encoder", {"_target_": "src_pure.build.hydra.utils.call"}),
     ("encoder", {"_target_": "src_pure.build.build"}),
     ("encoder", {"_target_": "src_pure.load_policy", "folder": "evil"}),
-    ("encoder", {"_target_": "src_pure.configuration.files.read_bytes", "path": "evil"}),
+    ("encoder", {"_target_": "src_pure.config.files.read_bytes", "path": "evil"}),
     ("encoder", {"_target_": ["os.system"]}),
     ("encoder", {"_target_": {"_target_": "os.system"}}),
     ("encoder", {"_target_": 3}),

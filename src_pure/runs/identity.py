@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src_pure.configuration.names import dotted
+from src_pure.config.names import dotted
 from src_pure.errors import DamagedError, ForeignError
 from src_pure.runs.sealed import Description, read_json, replacing, validated
 

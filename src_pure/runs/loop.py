@@ -16,7 +16,8 @@ import pandas as pd
 from jax import lax
 
 from src_pure.algos.base import Algorithm
-from src_pure.build import Experiment, Settings
+from src_pure.build import Experiment
+from src_pure.config.settings import Settings
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import ConfigError, NumericalError
 from src_pure.evaluate import make_evaluate

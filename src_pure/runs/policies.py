@@ -16,7 +16,8 @@ import numpy as np
 from annotated_types import Ge
 from flax import serialization
 
-from src_pure.build import Experiment, Settings, build
+from src_pure.build import Experiment, build
+from src_pure.config.settings import Settings
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution

@@ -6,9 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src_pure.build import ConfigError, Experiment, dotted
-from src_pure.configuration.files import parse_yaml, read_config_file
-from src_pure.errors import CheckpointError, ForeignError, one_line
+from src_pure.build import Experiment
+from src_pure.config.files import parse_yaml, read_config_file
+from src_pure.config.names import dotted
+from src_pure.errors import CheckpointError, ConfigError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
 from src_pure.runs.folder import Folder, is_there, refuse_odd
 from src_pure.runs.identity import config_digest, harmless, new_identity

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from src_pure.build import Settings
+from src_pure.config.settings import Settings
 from src_pure.runs.rundir import floats, over_episodes
 from src_pure.types import Metrics
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.envs.gymnax import Gymnax
 from src_pure.envs.history import WithHistory
 from src_pure.envs.mystery_path import MysteryPath

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from src_pure import conformance
-from src_pure.build import compose, instantiate, known_names
+from src_pure.config.compose import compose
+from src_pure.config.names import known_names
+from src_pure.config.targets import instantiate
 
 SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # a history is then of many windows
 QUICK = ("agalite", "gru", "lstm", "mlp")  # the others are run with the slow tests, or by --model

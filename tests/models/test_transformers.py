@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from src_pure.build import ConfigError, compose, instantiate
+from src_pure.config.compose import compose
+from src_pure.config.targets import instantiate
+from src_pure.errors import ConfigError
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.policy import num_parameters
 from src_pure.models.transformer import Transformer

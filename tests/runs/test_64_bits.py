@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from src_pure import load_policy
-from src_pure.build import build, compose, known_names
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import known_names
 from src_pure.evaluate import make_evaluate
 from src_pure.runs.checkpoint import read
 from src_pure.runs.loop import training_keys
@@ -77,7 +79,8 @@ def test_it_is_the_same_program(options):
 
 CONSTANTS = """
 import sys, jax
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 for options in ("task=craftax", "task=gymnax"):
     env = build(compose([options, "num_envs=8"])).env
     key, action = jax.random.key(0), jax.numpy.zeros(8, int)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.runs.bsuite import bsuite_score, read_sweep, regret_ratio
 from tests.conftest import REPOSITORY
 from tests.runs.frames import IDENTITY, new_run

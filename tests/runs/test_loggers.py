@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 import trainer_pure
-from src_pure.build import build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.runs.loggers import PlainLines, ProgressBar, TensorBoardSink, WandbSink, points, progress
 from tests.runs.frames import IDENTITY, metrics_frame, new_run
 from tests.test_command_line import TINY

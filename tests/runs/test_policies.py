@@ -18,8 +18,9 @@ from flax.traverse_util import unflatten_dict
 
 import trainer_pure
 from src_pure import load_actor_critic, load_policy
-from src_pure.build import ConfigError, build, compose
-from src_pure.errors import CheckpointError
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.errors import CheckpointError, ConfigError
 from src_pure.ops import distribution
 from src_pure.runs import loop, sealed
 from src_pure.runs import policies as policies_module

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src_pure.build import ConfigError, build, compose
+from src_pure.build import build
+from src_pure.config.compose import compose
 from src_pure.envs.spaces import Box
 from src_pure.envs.vector import VectorEnv
+from src_pure.errors import ConfigError
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU

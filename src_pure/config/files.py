@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from src_pure.configuration.validation import MAX_DEPTH
+from src_pure.config.validation import MAX_DEPTH
 from src_pure.errors import ConfigError
 
 MAX_BYTES = 100_000  # thirty times as much as a configuration has

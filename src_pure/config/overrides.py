@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from src_pure.configuration.files import parse_yaml
-from src_pure.configuration.names import (
+from src_pure.config.files import parse_yaml
+from src_pure.config.names import (
     COMPONENTS,
     dotted,
     experiment_groups,
@@ -23,8 +23,8 @@ from src_pure.configuration.names import (
     unknown_choice,
     unknown_key,
 )
-from src_pure.configuration.settings import is_text
-from src_pure.configuration.validation import MAX_DEPTH
+from src_pure.config.settings import is_text
+from src_pure.config.validation import MAX_DEPTH
 from src_pure.errors import ConfigError, shown
 
 

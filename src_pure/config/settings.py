@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 import pydantic
 from annotated_types import Gt, Lt, MinLen
 
-from src_pure.configuration.names import COMPONENTS
+from src_pure.config.names import COMPONENTS
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 

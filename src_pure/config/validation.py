@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 import pydantic
 
-from src_pure.configuration.names import COMPONENTS, experiment_groups, unknown_key
-from src_pure.configuration.settings import keys_of
+from src_pure.config.names import COMPONENTS, experiment_groups, unknown_key
+from src_pure.config.settings import keys_of
 from src_pure.errors import ConfigError, shown
 
 MAX_DEPTH = 16  # of sections, lists and dictionaries in one another

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import flax.linen as nn
 import jax
 
-from src_pure.configuration.names import DERIVED, unknown_key
-from src_pure.configuration.validation import check_name, check_plain, validate
+from src_pure.config.names import DERIVED, unknown_key
+from src_pure.config.validation import check_name, check_plain, validate
 from src_pure.errors import ConfigError, naming, shown
 
 TRUST_HELP = "package whose classes a configuration may name, besides this project's own; may be repeated"

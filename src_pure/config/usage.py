@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from src_pure.configuration.names import COMPONENTS, CONFIG_DIR, CONFIG_FILE, dotted, experiment_groups, known_names
+from src_pure.config.names import COMPONENTS, CONFIG_DIR, CONFIG_FILE, dotted, experiment_groups, known_names
 from src_pure.errors import one_line
 
 HEADER = """\

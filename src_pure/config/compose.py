@@ -1,0 +1,45 @@
+"""A configuration from the YAML files of the project, or of a run, and the overrides of a command line."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+from src_pure.config.files import read_config_file
+from src_pure.config.names import CONFIG_DIR, CONFIG_FILE
+from src_pure.config.overrides import apply, choices, is_choice, parse
+from src_pure.errors import ConfigError, one_line
+
+
+def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
+    """The configuration for command-line overrides of a file, as plain values.
+
+    Raises ConfigError, or OSError for a file that cannot be read.
+
+    Groups belong to the project's own configuration. Any other file is read as it stands: it names no other files.
+    """
+    parsed = [parse(text) for text in overrides]
+    if os.path.realpath(config_file) == str(CONFIG_FILE):
+        config = chosen(choices(parsed))
+    else:
+        if config_file.suffix != ".yaml":
+            raise ConfigError(f"--config must be a .yaml file, got {config_file}")
+        if groups := [override.given for override in parsed if is_choice(override)]:
+            raise ConfigError(f"{groups[0]}: a resolved configuration has no groups; override single values of it")
+        config = read_config_file(config_file)
+    for override in parsed:
+        if not is_choice(override):
+            apply(config, override)
+    return config
+
+
+def chosen(groups: Sequence[str]) -> dict[str, Any]:
+    """The project's own configuration with these choices of groups."""
+    try:
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)
+    except Exception as error:  # Hydra and OmegaConf raise many kinds; all they read here is YAML files in CONFIG_DIR
+        raise ConfigError(f"{CONFIG_DIR}: {one_line(error).partition(' Config search path')[0]}") from error
