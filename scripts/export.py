@@ -50,7 +50,7 @@ def export(folder: Path, options: Sequence[str], trust: Sequence[str] = ()) -> P
     for line in trained.problems:
         print(line, file=sys.stderr)
     settings = trained.experiment.settings
-    only = settings.num_seeds == 1 and "metric" not in chosen
+    only = len(trained.experiment.lanes) == 1 and "metric" not in chosen
     run = chosen.get("run", "0" if only else "best")
     if run == "best":
         number, line = best_run(folder, chosen.get("metric"), settings)

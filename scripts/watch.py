@@ -16,7 +16,7 @@ import jax
 from src_pure.config.targets import TRUST_HELP
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, between, guarded
-from src_pure.runs.loop import GENERATOR, training_keys
+from src_pure.lanes import GENERATOR, training_keys
 from src_pure.runs.policies import Trained, read_trained, with_params
 from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
@@ -59,7 +59,8 @@ def params_for(policy: str, trained: Trained, run: int) -> Params | None:
     if policy == "random":
         return None
     init, _ = make_train(experiment.env, experiment.policy)
-    return jax.jit(init)(training_keys(experiment.settings.seeds)[run], experiment.algo).learner.params
+    _, lane = trained.lane_of_run(run)
+    return jax.jit(init)(training_keys([lane])[0], experiment.algo).learner.params
 
 
 @guarded

@@ -20,6 +20,7 @@ from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Resets, Truncation, VectorEnv
 from src_pure.errors import ConfigError, naming, shown
+from src_pure.lanes import Lane, SeedLanes
 from src_pure.models.policy import ActorCritic
 from src_pure.types import PositiveInt
 
@@ -40,6 +41,7 @@ class Experiment:
     evaluation_steps: int  # after which an episode is cut off
     policy: ActorCritic
     algo: Algorithm
+    lanes: Sequence[Lane]
     config: dict[str, Any]  # resolved; alone it reproduces the run
 
     @property
@@ -76,6 +78,7 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         evaluation_steps=settings.evaluation.max_steps or _longest_episode(task),
         policy=_build_policy(config, settings, task, trust),
         algo=_build_algo(config["algo"], settings, trust),
+        lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
         config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
     )
 

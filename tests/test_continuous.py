@@ -7,7 +7,7 @@ import pytest
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.evaluate import make_evaluate
-from src_pure.runs.loop import training_keys
+from src_pure.lanes import SeedLanes, training_keys
 from src_pure.train import init_runs, make_train, rollout, run_updates, runs_of
 
 PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "algo.truncation=bootstrap"]
@@ -60,7 +60,7 @@ def test_ppo_learns_to_swing_a_pendulum_up():
         assert all(score["episodes"] == 64 for score in scores)
         return [score["sum/episode_return"] / 64 for score in scores]
 
-    state = jax.jit(init_runs, static_argnums=0)(init, training_keys([0]), algo)
+    state = jax.jit(init_runs, static_argnums=0)(init, training_keys(SeedLanes([0])), algo)
     assert max(returns(state)) < -1000
     state, _ = jax.jit(lambda state: run_updates(update, state, algo, num_updates, num_updates))(state)
     assert all(-500 < score < -100 for score in returns(state))

@@ -24,7 +24,8 @@ BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["config"] = {"types", "errors"}
-BELOW["build"] = BELOW["train"] | {"config", "errors", "device"}
+BELOW["lanes"] = {"types", "algos", "envs"}
+BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 

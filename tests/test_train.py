@@ -19,12 +19,12 @@ from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
+from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
-from src_pure.runs.loop import evaluation_keys, training_keys
 from src_pure.runs.policies import params_of
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from tests.probes import Probe, probe_params
@@ -56,7 +56,7 @@ def numbers(state):
 
 def test_runs_together_equal_runs_alone():
     """Seeds and settings side by side in one program learn what each learns alone."""
-    keys, rates = training_keys([5, 6, 6]), jnp.array([1e-3, 1e-3, 1e-2])
+    keys, rates = training_keys(SeedLanes([5, 6, 6])), jnp.array([1e-3, 1e-3, 1e-2])
     together, metrics = train_runs(keys, rates)
     for i in range(3):
         alone, own_metrics = train_runs(keys[i : i + 1], rates[i : i + 1])
@@ -69,7 +69,7 @@ def test_runs_together_equal_runs_alone():
 
 @pytest.mark.slow
 def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
-    keys, rates = training_keys([5, 6, 7]), jnp.array([1e-3, 1e38, 1e-3])
+    keys, rates = training_keys(SeedLanes([5, 6, 7])), jnp.array([1e-3, 1e38, 1e-3])
     together, metrics = train_runs(keys, rates)
     healthy, _ = train_runs(keys, jnp.full(3, 1e-3))
     assert together.update.tolist() == [2, 0, 2]
@@ -83,7 +83,7 @@ def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
 def test_segments_of_any_length_are_one_program_and_one_training():
     init, update = make_train(*make(GRU(8)))
     algo = runs_of(SMALL, 2)
-    state = jax.jit(partial(init_runs, init))(training_keys([0, 1]), algo)
+    state = jax.jit(partial(init_runs, init))(training_keys(SeedLanes([0, 1])), algo)
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -100,7 +100,7 @@ def test_segments_of_any_length_are_one_program_and_one_training():
 
 
 def test_state_holds_arrays_only():
-    state, _ = train_runs(training_keys([0]), jnp.array([1e-3]))
+    state, _ = train_runs(training_keys(SeedLanes([0])), jnp.array([1e-3]))
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))
     assert state.update.dtype == jnp.int32
     assert state.update.tolist() == [2]
@@ -158,7 +158,9 @@ def test_many_runs_of_a_deep_model_initialise():
     init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))
     initialise = jax.jit(partial(init_runs, init))
     for attempt in range(10):
-        jax.block_until_ready(initialise(training_keys(range(64 * attempt, 64 * attempt + 64)), runs_of(SMALL, 64)))
+        jax.block_until_ready(
+            initialise(training_keys(SeedLanes(range(64 * attempt, 64 * attempt + 64))), runs_of(SMALL, 64))
+        )
 
 
 def test_evaluation_reads_parameters_alone():
@@ -220,12 +222,12 @@ def test_an_episode_that_is_cut_off_is_not_solved():
 
 
 def test_evaluation_shares_no_randomness_with_training():
-    train, evaluate = training_keys([3]), evaluation_keys([3], 5)
+    train, evaluate = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
     used = {
         tuple(row) for key in (train[0], *jax.random.split(train[0], 64)) for row in [jax.random.key_data(key).tolist()]
     }
     assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
-    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))
+    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
 
 
 def test_what_a_model_sows_is_a_metric():

@@ -97,10 +97,6 @@ class Settings(Section):
     def num_updates(self) -> int:
         return self.total_steps // self.steps_per_update
 
-    @property
-    def seeds(self) -> range:
-        return range(self.seed, self.seed + self.num_seeds)
-
 
 def is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)

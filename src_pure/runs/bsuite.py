@@ -39,7 +39,7 @@ def read_runs(path: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
     if task not in SWEEPS:
         raise ConfigError(f"{path} must be a run of {', '.join(SWEEPS)}, got {task}")
     with RunDir.open(path) as run_dir:
-        if not came_to_its_end(run_dir, experiment):
+        if not came_to_its_end(run_dir.summary(), experiment):
             raise ConfigError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
     env = experiment.env.env.env if isinstance(experiment.env.env, WithHistory) else experiment.env.env
     rows = []

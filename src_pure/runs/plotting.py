@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from src_pure.runs.report import learning_curve
+from src_pure.runs.scores import learning_curve
 from src_pure.runs.sealed import replacing
 
 # Okabe and Ito's colours without yellow, which is too light for a line: apart for colour-blind readers and in grey

@@ -20,6 +20,7 @@ from src_pure.build import Experiment, build
 from src_pure.config.settings import Settings
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
+from src_pure.lanes import Lane
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
 from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
@@ -59,10 +60,16 @@ class Trained(NamedTuple):
 
     def params_of_run(self, run: int) -> dict[str, np.ndarray]:
         """The parameters of one run; raises ConfigError for a run that does not exist."""
-        num_seeds = self.experiment.settings.num_seeds
-        if run not in range(num_seeds):
-            raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-        return {name: x[run] for name, x in self.params.items()}
+        position = self.lane_of_run(run)[0]
+        return {name: x[position] for name, x in self.params.items()}
+
+    def lane_of_run(self, run: int) -> tuple[int, Lane]:
+        """(the position of a run in the arrays, its lane); raises ConfigError for a run that does not exist."""
+        lanes = self.experiment.lanes
+        found = next(((i, lane) for i, lane in enumerate(lanes) if lane.run == run), None)
+        if found is None:
+            raise ConfigError(f"run must be one of {lanes[0].run} to {lanes[-1].run}, got {run}")
+        return found
 
 
 def export_policy(trained: Trained, run: int, folder: Path) -> None:
@@ -71,7 +78,7 @@ def export_policy(trained: Trained, run: int, folder: Path) -> None:
     if os.path.lexists(folder):
         raise already_there(folder)
     description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run}
-    description |= {"seed": trained.experiment.settings.seeds[run], "update": checkpoint.update}
+    description |= {"seed": trained.lane_of_run(run)[1].seed, "update": checkpoint.update}
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
@@ -111,7 +118,7 @@ def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
 
 def params_in_state(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype, [R, ...], of the parameters in a state of all runs, by their names in it."""
-    num_runs = experiment.settings.num_seeds
+    num_runs = len(experiment.lanes)
     params = {
         f"{IN_STATE}{name}": jax.ShapeDtypeStruct((num_runs, *x.shape), x.dtype)
         for name, x in named_arrays(params_of(experiment)).items()
@@ -233,7 +240,7 @@ def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: P
         raise CheckpointError(f"{source} was written by another version of its model: {error}") from error
 
 
-def warm_start(folder: Path, like: Params) -> Params:
+def read_warm_start(folder: Path, like: Params) -> Params:
     """The parameters of an exported policy for runs that start from them; like [R, ...]: those that they replace.
 
     Raises ConfigError naming the first one that another policy has.

@@ -5,34 +5,35 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from src_pure.config.settings import Settings
+from src_pure.lanes import Lane
 from src_pure.runs.rundir import floats, over_episodes
 from src_pure.types import Metrics
 
 
-def metric_rows(metrics: Metrics, settings: Settings, done: int) -> pd.DataFrame:
+def metric_rows(metrics: Metrics, lanes: Sequence[Lane], steps_per_update: int, done: int) -> pd.DataFrame:
     """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
     num_updates, num_runs = metrics["episodes"].shape
     update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
-    run = np.tile(np.arange(num_runs), num_updates)
     rows = {
-        "run": run,
-        "seed": np.asarray(settings.seeds)[run],
+        "run": np.tile([lane.run for lane in lanes], num_updates),
+        "seed": np.tile([lane.seed for lane in lanes], num_updates),
         "update": update,
-        "env_steps": update * settings.steps_per_update,
+        "env_steps": update * steps_per_update,
     }
     return pd.DataFrame(rows | means_over_episodes({name: np.asarray(x).reshape(-1) for name, x in metrics.items()}))
 
 
-def evaluation_rows(metrics: dict[str, Metrics], settings: Settings, done: int) -> pd.DataFrame:
+def evaluation_rows(
+    metrics: dict[str, Metrics], lanes: Sequence[Lane], steps_per_update: int, done: int
+) -> pd.DataFrame:
     """One row per mode and run from metrics [R] of each mode."""
     frames = []
     for mode, values in metrics.items():
         rows = {
-            "run": np.arange(settings.num_seeds),
-            "seed": np.asarray(settings.seeds),
+            "run": [lane.run for lane in lanes],
+            "seed": [lane.seed for lane in lanes],
             "update": done,
-            "env_steps": done * settings.steps_per_update,
+            "env_steps": done * steps_per_update,
             "mode": mode,
         }
         frames.append(pd.DataFrame(rows | means_over_episodes(values)))

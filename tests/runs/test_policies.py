@@ -21,11 +21,13 @@ from src_pure import load_actor_critic, load_policy
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.errors import CheckpointError, ConfigError
+from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
 from src_pure.ops import distribution
-from src_pure.runs import loop, sealed
 from src_pure.runs import policies as policies_module
+from src_pure.runs import sealed
 from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, warm_start
+from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, read_warm_start
+from src_pure.runs.program import learners_from
 from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
@@ -79,7 +81,7 @@ def test_it_plays_as_in_the_evaluation_of_its_run(unbroken, policies, number, mo
     scores = rows.set_index("run")[["episode_return", "episode_length"]].to_numpy()
     own, other = scores[number], scores[1 - number]
     assert mode == "greedy" or (own != other).any()
-    played = play(policies[number], loop.evaluation_keys([3 + number], 10)[0], mode)
+    played = play(policies[number], evaluation_keys(SeedLanes([3 + number]), 10)[0], mode)
     np.testing.assert_allclose(played, own, rtol=1e-6)
 
 
@@ -359,12 +361,12 @@ def cold():
     experiment = build(compose([*OPTIONS, "seed=9"]))
     init, _ = make_train(experiment.env, experiment.policy)
     algo = runs_of(experiment.algo, 2)
-    return experiment, jax.jit(partial(init_runs, init))(loop.training_keys(experiment.settings.seeds), algo), algo
+    return experiment, jax.jit(partial(init_runs, init))(training_keys(experiment.lanes), algo), algo
 
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
     _, state, algo = cold
-    learner = loop.start_runs(algo, warm_start(policies[1], state.learner.params))
+    learner = learners_from(algo, read_warm_start(policies[1], state.learner.params))
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():

@@ -1,11 +1,5 @@
-"""What a run says in numbers: scores with intervals over runs, learning curves, and what produced them."""
+"""Scores with intervals over runs, and learning curves."""
 
-import os
-import platform
-import shutil
-import subprocess
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +8,9 @@ import pandas as pd
 from src_pure.runs.intervals import interval
 from src_pure.runs.rundir import floats, over_episodes
 
-PROJECT = Path(__file__).parents[2]
-
 
 def score_interval(metric: str, values: np.ndarray) -> tuple[float, float] | None:
-    """The interval of a metric's mean over runs, values [runs]; None where they tell of none."""
+    """The interval of a metric's mean over runs, values [runs]; None where there are too few runs for one."""
     return interval(values, 0.0, 1.0) if metric == "success_rate" else interval(values)
 
 
@@ -72,30 +64,3 @@ def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
         low, high = score_interval(metric, values.to_numpy()) or (np.nan, np.nan)
         points.append(((index + 0.5) * last / bins, values.mean(), low, high))
     return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)
-
-
-def versions() -> dict[str, Any]:
-    """What the numbers depend on besides the configuration: packages and the machine."""
-    import jax  # here, so that reading results does not start an accelerator
-
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "src-pure")
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "platform": jax.default_backend(),
-        "device_kind": jax.devices()[0].device_kind,
-        "device_count": jax.device_count(),
-        "cpu_count": os.cpu_count(),
-    }
-
-
-def git_commit(root: Path = PROJECT) -> dict[str, Any] | None:
-    """The commit of the working tree at `root` and whether files differ from it; None where there is none."""
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():  # a copy of the project may lie inside another repository
-        return None
-    head = subprocess.run([git, "-C", root, "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
-    status = subprocess.run([git, "-C", root, "status", "--porcelain"], capture_output=True, text=True)
-    if head.returncode or status.returncode:
-        return None
-    return {"hash": head.stdout.strip(), "dirty": bool(status.stdout.strip())}
