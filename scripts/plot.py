@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from src_pure.errors import ConfigError, Parser, between, guarded
-from src_pure.runs.plotting import plot_curves, short_labels
+from src_pure.results.plotting import plot_curves, short_labels
 from src_pure.runs.rundir import main_metric, read_metrics
 
 FORMATS = (".png", ".pdf", ".svg")

@@ -17,8 +17,8 @@ from src_pure.config.targets import TRUST_HELP
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.lanes import GENERATOR, training_keys
+from src_pure.results.watching import player, write_gif
 from src_pure.runs.policies import Trained, read_trained, with_params
-from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
 

@@ -1,7 +1,7 @@
 """Imports go down only.
 
-errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
-errors, types <- config <- build
+errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
+types <- algos <- lanes <- build; errors, types <- config <- build; runs <- results <- scripts; runs <- trainer_pure
 """
 
 import ast
@@ -27,6 +27,7 @@ BELOW["config"] = {"types", "errors"}
 BELOW["lanes"] = {"types", "algos", "envs"}
 BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
+BELOW["results"] = BELOW["runs"] | {"runs"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 
 

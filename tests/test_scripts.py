@@ -169,6 +169,6 @@ def test_a_folder_in_place_of_a_file_is_called_by_its_name(tmp_path):
     assert caught.value.filename == str(tmp_path / "picture.png") and ".partial" not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [["run=0", "run=1"], ["run=\u0663"], ["run="], ["out=a", "out=b"]])
-def test_options_of_export_are_given_once_and_in_plain_digits(scripts, options, tmp_path, capsys):
+@pytest.mark.parametrize("options", [["--run", ""], ["--run", "first"], ["run=0"], ["--run", "0", "--metric", "loss"]])
+def test_options_of_export_are_flags(scripts, options, tmp_path, capsys):
     refused(scripts["export"], [tmp_path, *options], capsys)

@@ -90,7 +90,7 @@ def export_policy(trained: Trained, run: int, folder: Path) -> None:
 
 
 def already_there(folder: Path) -> FileExistsError:
-    return FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
+    return FileExistsError(f"{folder} is there already; choose another --out FOLDER or delete it")
 
 
 def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
@@ -134,7 +134,7 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     checkpoint.min_episodes, or than evaluation.num_episodes if that is less, are passed over.
     """
     if not (path / EVALUATION).exists():
-        raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
+        raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, --run 0")
     rows = read_table(path / EVALUATION, read_identity(path)).to_pandas()
     known = [name for name in rows if over_episodes(name)]
     metric = metric or main_metric(known)
@@ -145,7 +145,7 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     rows = rows[rows["episodes"] >= wanted]
     if rows.empty:
         raise ConfigError(
-            f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, run=0"
+            f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, --run 0"
         )
     best = rows.loc[rows[metric].idxmax()]
     cut_off = f"; {best['unfinished']} of {best['episodes']} episodes were cut off" if best["unfinished"] else ""

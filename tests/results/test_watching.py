@@ -1,4 +1,4 @@
-"""An agent at play: one frame per state, what was done told below it, for every task that can be drawn."""
+"""An agent at play: one frame per state, with what was done written below it, for every task that can be drawn."""
 
 from dataclasses import replace
 
@@ -15,8 +15,8 @@ from src_pure.errors import ConfigError
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
-from src_pure.runs import watching
-from src_pure.runs.watching import player, write_gif
+from src_pure.results import watching
+from src_pure.results.watching import player, write_gif
 from tests.probes import Aim
 
 TASKS = {
@@ -62,15 +62,21 @@ def test_pictures_are_enlarged_until_the_longer_side_fills_the_frame(shape, size
     assert image.size == (size[0], size[1] + watching.LINE + watching.LINE // 2)
 
 
-def test_it_tells_what_the_agent_does_and_has_to_remember(said):
-    """In a corridor of one cell the first action ends the episode: what is said adds up."""
+def test_it_shows_what_the_agent_does_and_has_to_remember(said):
+    """In a corridor of one cell an action up or down ends the episode: the lines add up."""
     built = experiment("tmaze", "task.corridor_len=1")
     obs = jax.numpy.zeros((1, 1, 16))
     params = built.policy.init(jax.random.key(0), built.policy.initialize_carry(1), obs, obs[..., 0] == 0)
     player(built, params, True, 3)(jax.random.key(3))
+    obs, _ = built.env.env.reset_env(jax.random.split(jax.random.key(3))[0], built.env.params)
+    _, output = built.policy.apply(
+        params, built.policy.initialize_carry(1), obs[None, None], jax.numpy.ones((1, 1), bool)
+    )
     first, last = said[0], said[-1]
     action, value = first[1].removeprefix("action ").split("   value ")
-    assert action in ("up", "down", "left", "right") and float(value) == pytest.approx(float(value))
+    assert action in ("up", "down", "left", "right") and float(value) == pytest.approx(
+        float(output.value[0, 0]), abs=0.005
+    )
     cue = first[2].removeprefix("cue: ")
     if action in ("up", "down"):
         assert (

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from src_pure.runs.plotting import COLORS, draw_panel, short_labels
+from src_pure.results.plotting import COLORS, draw_panel, short_labels
 from tests.conftest import REPOSITORY
 from tests.runs.frames import IDENTITY, metrics_frame, new_run
 

@@ -8,7 +8,7 @@ import pytest
 
 from src_pure.build import build
 from src_pure.config.compose import compose
-from src_pure.runs.bsuite import bsuite_score, read_sweep, regret_ratio
+from src_pure.results.bsuite import bsuite_score, read_sweep, regret_ratio
 from tests.conftest import REPOSITORY
 from tests.runs.frames import IDENTITY, new_run
 
