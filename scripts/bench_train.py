@@ -21,7 +21,7 @@ from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
 from src_pure.lanes import training_keys
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.train import init_runs, make_train, run_updates
 
 AGALITE = ["model=agalite", "task.corridor_len=160", "num_envs=64", "num_steps=128", "algo.num_minibatches=8"]
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160"]
@@ -43,7 +43,7 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
     experiment = build(compose(overrides))
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
-    algo = runs_of(experiment.algo, len(experiment.lanes))
+    algo = experiment.numbers().algo
     state = jax.jit(partial(init_runs, init))(training_keys(experiment.lanes), algo)
     segment = jax.jit(partial(run_updates, update, max_updates=1), donate_argnums=0)
     start = time.perf_counter()

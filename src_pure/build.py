@@ -1,7 +1,7 @@
 """The only reader of the configuration: YAML and overrides -> typed objects, or an error that says what to change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +9,6 @@ import jax
 
 from src_pure.algos.base import Algorithm
 from src_pure.config.compose import compose
-from src_pure.config.files import to_yaml
 from src_pure.config.names import COMPONENTS, known_names
 from src_pure.config.settings import Observation, Settings
 from src_pure.config.targets import instantiate
@@ -20,7 +19,8 @@ from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import Resets, Truncation, VectorEnv
 from src_pure.errors import ConfigError, naming, shown
-from src_pure.lanes import Lane, SeedLanes
+from src_pure.experiment import LANES, Experiment, points_of, side_by_side
+from src_pure.lanes import SeedLanes
 from src_pure.models.policy import ActorCritic
 from src_pure.types import PositiveInt
 
@@ -28,25 +28,6 @@ __all__ = ["ConfigError", "Experiment", "build", "compose"]
 
 BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
 ENDLESS = 10_000  # steps after which evaluation cuts off an episode that may never end
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that a configuration says, as objects."""
-
-    name: str  # <task>-<model>-<algo>
-    settings: Settings
-    env: VectorEnv
-    evaluation_env: VectorEnv
-    evaluation_steps: int  # after which an episode is cut off
-    policy: ActorCritic
-    algo: Algorithm
-    lanes: Sequence[Lane]
-    config: dict[str, Any]  # resolved; alone it reproduces the run
-
-    @property
-    def config_yaml(self) -> str:
-        return to_yaml(self.config)
 
 
 def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
@@ -58,6 +39,8 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"a configuration must be keys and values, got {shown(config)}")
     check_plain(config)
     check_device()
+    if LANES in config:
+        return side_by_side([build(point, trust) for point in points_of(config)])
     for name in COMPONENTS:
         if not isinstance(config.get(name), dict) or "_target_" not in config[name]:
             wanted = f"one of {', '.join(known_names(name))}, as a section with its _target_"

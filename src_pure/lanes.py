@@ -4,8 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from src_pure.algos.base import Algorithm
+from src_pure.envs.base import EnvParams
+from src_pure.errors import ConfigError
+from src_pure.ops.precision import in_32_bits
 from src_pure.types import Key
 
 GENERATOR = "threefry2x32"
@@ -45,6 +50,29 @@ class SeedLanes(Sequence[Lane]):
             return tuple(self[i] for i in range(len(self))[index])
         run = range(len(self))[index]
         return Lane(run, self.seeds[run], {})
+
+
+class Numbers(NamedTuple):
+    """What may differ between the lanes of one program, as the device sees it; of all lanes, every leaf is [R, ...]."""
+
+    algo: Algorithm
+    task: EnvParams | None  # None: every lane has those that the environment was built with
+
+
+@in_32_bits
+def repeat(numbers: Numbers, num_lanes: int) -> Numbers:
+    """The same numbers for every lane, each with a dtype of its own: integers stay integers."""
+    return jax.tree.map(lambda x: jnp.full((num_lanes, *jnp.shape(x)), x, jnp.result_type(x)), numbers)
+
+
+@in_32_bits
+def stack(numbers: Sequence[Numbers]) -> Numbers:
+    """The numbers of all lanes, from those of each; raises ConfigError where shapes or dtypes differ."""
+    shapes = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), each) for each in numbers]
+    for shape in shapes:
+        if shape != shapes[0]:
+            raise ConfigError(f"lanes must have numbers of the same kinds, got {shapes[0]} and {shape}")
+    return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, jnp.result_type(x)) for x in xs]), *numbers)
 
 
 def training_keys(lanes: Sequence[Lane]) -> Key:

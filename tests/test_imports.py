@@ -1,7 +1,8 @@
 """Imports go down only.
 
 errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
-types <- algos <- lanes <- build; errors, types <- config <- build; runs <- results <- scripts; runs <- trainer_pure
+envs, algos <- lanes <- experiment <- build; errors, types <- config <- build
+runs <- results <- scripts; runs <- trainer_pure
 """
 
 import ast
@@ -24,8 +25,9 @@ BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["config"] = {"types", "errors"}
-BELOW["lanes"] = {"types", "algos", "envs"}
-BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes"}
+BELOW["lanes"] = {"types", "errors", "ops", "algos", "envs"}
+BELOW["experiment"] = BELOW["lanes"] | {"lanes", "config", "models"}
+BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes", "experiment"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 BELOW["results"] = BELOW["runs"] | {"runs"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name

@@ -19,14 +19,14 @@ from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
-from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
+from src_pure.lanes import Numbers, SeedLanes, evaluation_keys, repeat, training_keys
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
 from src_pure.runs.policies import params_of
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.train import init_runs, make_train, run_updates
 from tests.probes import Probe, probe_params
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
@@ -42,7 +42,7 @@ def make(memory, num_envs=4, truncation="terminate", time_limit=None):
 def train_runs(keys, learning_rates):
     """(state, metrics) of two updates of a run for each key and learning rate."""
     init, update = make_train(*make(GRU(8)))
-    algo = runs_of(SMALL, len(keys)).replace(learning_rate=learning_rates)
+    algo = repeat(Numbers(SMALL, None), len(keys)).algo.replace(learning_rate=learning_rates)
     return run_updates(update, init_runs(init, keys, algo), algo, 2, 2)
 
 
@@ -82,7 +82,7 @@ def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
 
 def test_segments_of_any_length_are_one_program_and_one_training():
     init, update = make_train(*make(GRU(8)))
-    algo = runs_of(SMALL, 2)
+    algo = repeat(Numbers(SMALL, None), 2).algo
     state = jax.jit(partial(init_runs, init))(training_keys(SeedLanes([0, 1])), algo)
 
     @jax.jit
@@ -159,7 +159,9 @@ def test_many_runs_of_a_deep_model_initialise():
     initialise = jax.jit(partial(init_runs, init))
     for attempt in range(10):
         jax.block_until_ready(
-            initialise(training_keys(SeedLanes(range(64 * attempt, 64 * attempt + 64))), runs_of(SMALL, 64))
+            initialise(
+                training_keys(SeedLanes(range(64 * attempt, 64 * attempt + 64))), repeat(Numbers(SMALL, None), 64).algo
+            )
         )
 
 

@@ -20,7 +20,6 @@ from src_pure.build import Experiment, build
 from src_pure.config.settings import Settings
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
-from src_pure.lanes import Lane
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
 from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
@@ -60,28 +59,33 @@ class Trained(NamedTuple):
 
     def params_of_run(self, run: int) -> dict[str, np.ndarray]:
         """The parameters of one run; raises ConfigError for a run that does not exist."""
-        position = self.lane_of_run(run)[0]
+        position = self._position(run)
         return {name: x[position] for name, x in self.params.items()}
 
-    def lane_of_run(self, run: int) -> tuple[int, Lane]:
-        """(the position of a run in the arrays, its lane); raises ConfigError for a run that does not exist."""
+    def experiment_of_run(self, run: int) -> Experiment:
+        """The training of one run alone; raises ConfigError for a run that does not exist."""
+        return self.experiment.of_lane(self._position(run))
+
+    def _position(self, run: int) -> int:
+        """Where a run is on the axis of runs."""
         lanes = self.experiment.lanes
-        found = next(((i, lane) for i, lane in enumerate(lanes) if lane.run == run), None)
-        if found is None:
+        position = next((position for position, lane in enumerate(lanes) if lane.run == run), None)
+        if position is None:
             raise ConfigError(f"run must be one of {lanes[0].run} to {lanes[-1].run}, got {run}")
-        return found
+        return position
 
 
 def export_policy(trained: Trained, run: int, folder: Path) -> None:
     """Writes the policy of one run; raises FileExistsError for a folder that is there."""
     params, checkpoint = trained.params_of_run(run), trained.checkpoint
+    experiment = trained.experiment_of_run(run)
     if os.path.lexists(folder):
         raise already_there(folder)
     description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run}
-    description |= {"seed": trained.lane_of_run(run)[1].seed, "update": checkpoint.update}
+    description |= {"seed": experiment.lanes[0].seed, "update": checkpoint.update}
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
+        with sealing(folder, KIND, description | {"config": experiment.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
     except CannotWriteError as error:
         if folder.exists():  # another process wrote it meanwhile

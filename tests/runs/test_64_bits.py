@@ -20,7 +20,7 @@ from src_pure.evaluate import make_evaluate
 from src_pure.lanes import training_keys
 from src_pure.runs.checkpoint import read
 from src_pure.runs.policies import export_policy, read_trained
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.train import init_runs, make_train, run_updates
 from tests.conftest import REPOSITORY
 
 SMALL = {"num_layers": 1, "d_model": 8, "num_heads": 2, "d_head": 4, "d_ffc": 8, "memory_len": 4, "max_iterations": 2,
@@ -56,7 +56,7 @@ def program(options):
     experiment = build(compose(options))
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, 16)
-    keys, algo = training_keys(experiment.lanes), runs_of(experiment.algo, 2)
+    keys, algo = training_keys(experiment.lanes), experiment.numbers().algo
     start = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
     segment = jax.jit(lambda *args: run_updates(update, *args, 2)).trace(start.out_info, algo, jnp.int32(2))
     scores = jax.jit(jax.vmap(evaluate, (0, 0, None))).trace(keys, start.out_info.learner.params, jnp.bool_(True))

@@ -29,7 +29,7 @@ from src_pure.runs.checkpoint import named_arrays, read
 from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, read_warm_start
 from src_pure.runs.program import learners_from
 from src_pure.runs.sealed import digests
-from src_pure.train import init_runs, make_train, runs_of
+from src_pure.train import init_runs, make_train
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 from tests.runs.frames import write_table
@@ -359,7 +359,7 @@ def cold():
     """An experiment and the state at its start, of other seeds than those of the policies."""
     experiment = build(compose([*OPTIONS, "seed=9"]))
     init, _ = make_train(experiment.env, experiment.policy)
-    algo = runs_of(experiment.algo, 2)
+    algo = experiment.numbers().algo
     return experiment, jax.jit(partial(init_runs, init))(training_keys(experiment.lanes), algo), algo
 
 
