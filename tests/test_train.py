@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 
 import chex
 import jax
@@ -16,7 +17,7 @@ from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.config.targets import instantiate
 from src_pure.envs.mystery_path import MysteryPath
-from src_pure.envs.tmaze import TMaze
+from src_pure.envs.tmaze import TMaze, TMazeParams
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
 from src_pure.lanes import Numbers, SeedLanes, evaluation_keys, repeat, training_keys
@@ -52,6 +53,41 @@ def assert_close(a, b):
 
 def numbers(state):
     return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state)
+
+
+@jax.jit
+def train_tasks(keys, tasks):
+    """(state, metrics, scores) of two updates and an evaluation of a run for each key and each task's numbers."""
+    env, policy = make(GRU(8))
+    init, update = make_train(env, policy)
+    algo = runs_of(SMALL, len(keys))
+    state, metrics = run_updates(update, init_runs(init, keys, algo, tasks), algo, 2, 2, tasks)
+    evaluate = make_evaluate(env, policy, max_steps=20)
+    scores = jax.vmap(lambda key, params, task: evaluate(key, params, False, task))(keys, state.learner.params, tasks)
+    return state, metrics, scores
+
+
+def train_corridor(key, corridor_len, time_limit):
+    """The same for one run, by an environment that was built with these numbers."""
+    env = TMaze(corridor_len=corridor_len, time_limit=time_limit)
+    env, (_, policy) = VectorEnv(env, env.default_params, 4), make(GRU(8))
+    init, update = make_train(env, policy)
+    algo = runs_of(SMALL, 1)
+    state, metrics = run_updates(update, init_runs(init, key[None], algo), algo, 2, 2)
+    state, metrics = jax.tree.map(lambda x: x[0], state), jax.tree.map(lambda x: x[:, 0], metrics)
+    return state, metrics, make_evaluate(env, policy, max_steps=20)(key, state.learner.params, False)
+
+
+def test_corridors_side_by_side_equal_each_corridor_alone():
+    """Numbers of the task may be traced, and integers stay integers."""
+    lengths, limits, keys = [1, 6], [4, 9], training_keys([0, 0])
+    state, metrics, scores = train_tasks(keys, TMazeParams(jnp.array(lengths), jnp.array(limits)))
+    assert state.actor.env_state.env.position.dtype == jnp.int32
+    together = (state.actor.env_state, jax.tree.map(lambda x: x.T, metrics), scores)
+    for run, key in enumerate(keys):
+        alone = jax.jit(train_corridor, static_argnums=(1, 2))(key, lengths[run], limits[run])
+        alone = (alone[0].actor.env_state, *alone[1:])
+        assert_close(jax.tree.map(itemgetter(run), together), alone)
 
 
 def test_runs_together_equal_runs_alone():

@@ -47,22 +47,26 @@ class Environment(Protocol):
 
 
 class VecEnv(Protocol):
-    """A batch of environments that resets itself and keeps episode statistics.
-
-    It may also have `refresh(key, state) -> state`, which training calls before each rollout.
-    """
+    """A batch of environments that resets itself and keeps episode statistics."""
 
     num_envs: int
+    observation_space: Space
+    action_space: Space
 
     def reset(self, key: Key) -> tuple[Any, Timestep]: ...
 
+    def refresh(self, key: Key, state: Any) -> Any:
+        """The state, ready for a rollout: training calls this before each one."""
+
     def step(self, key: Key, state: Any, action: Array) -> tuple[Any, Timestep]: ...
 
-    @property
-    def observation_space(self) -> Space: ...
+    def replace(self, *, params: EnvParams) -> "VecEnv":
+        """The same batch with other numbers, which may be traced; its spaces stay. Used where these are given."""
 
-    @property
-    def action_space(self) -> Space: ...
+
+def with_params(env: VecEnv, params: EnvParams | None) -> VecEnv:
+    """The batch with these numbers in place of its own; None: as it is."""
+    return env if params is None else env.replace(params=params)
 
 
 def typed_like(state: EnvState, other: EnvState) -> EnvState:

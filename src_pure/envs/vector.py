@@ -59,14 +59,14 @@ class VectorEnv:
     truncation: Truncation = struct.field(pytree_node=False, default="terminate")
     reset_ratio: int = struct.field(pytree_node=False, default=1)
     resets: Resets = struct.field(pytree_node=False, default="on_demand")
+    # found once, from params that are known: with others, which may be traced, they stay
+    observation_space: Space = struct.field(pytree_node=False, default=None)
+    action_space: Space = struct.field(pytree_node=False, default=None)
 
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space(self.params)
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space(self.params)
+    def __post_init__(self):
+        if self.action_space is None:
+            object.__setattr__(self, "observation_space", self.env.observation_space(self.params))
+            object.__setattr__(self, "action_space", self.env.action_space(self.params))
 
     @in_32_bits
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
