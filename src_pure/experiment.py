@@ -32,7 +32,7 @@ class Experiment:
     algo: Algorithm
     lanes: Sequence[Lane]
     config: dict[str, Any]  # resolved; alone it reproduces the run
-    points: tuple[Numbers, ...] = ()  # of each lane; empty: all have those of `algo` and `env`
+    alone: tuple["Experiment", ...] = ()  # that of each lane; empty: the lanes differ in their seeds alone
 
     @property
     def config_yaml(self) -> str:
@@ -40,18 +40,14 @@ class Experiment:
 
     def numbers(self) -> Numbers:
         """The numbers of all lanes, leaves [R, ...]."""
-        return stack(self.points) if self.points else repeat(Numbers(self.algo, None), len(self.lanes))
+        if not self.alone:
+            return repeat(Numbers(self.algo, None), len(self.lanes))
+        same_task = not any(key.startswith("task.") for key in self.lanes[0].values)
+        return stack([Numbers(each.algo, None if same_task else each.env.params) for each in self.alone])
 
     def of_lane(self, position: int) -> "Experiment":
         """The Experiment of one lane alone."""
-        lanes = (self.lanes[position],)
-        if not self.points:
-            return replace(self, lanes=lanes)
-        algo, task = self.points[position]
-        task = self.env.params if task is None else task
-        config = points_of(self.config)[position]
-        envs = {"env": self.env.replace(params=task), "evaluation_env": self.evaluation_env.replace(params=task)}
-        return replace(self, lanes=lanes, algo=algo, config=config, points=(), **envs)
+        return replace(self.alone[position] if self.alone else self, lanes=(self.lanes[position],))
 
 
 def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
@@ -72,7 +68,6 @@ def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
         Lane(run, experiment.settings.seed, {name: config[name] for name in numbers})
         for run, (experiment, config) in enumerate(zip(experiments, configs, strict=True))
     )
-    same_task = not any(name.startswith("task.") for name in numbers)
     space = widest([experiment.env.action_space for experiment in experiments])
     return replace(
         first,
@@ -81,7 +76,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
         evaluation_steps=max(experiment.evaluation_steps for experiment in experiments),
         lanes=lanes,
         config=first.config | {LANES: [{"seed": lane.seed, **lane.values} for lane in lanes]},
-        points=tuple(Numbers(each.algo, None if same_task else each.env.params) for each in experiments),
+        alone=tuple(experiments),
     )
 
 
