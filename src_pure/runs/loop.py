@@ -162,8 +162,8 @@ def train(
                 checkpoints.wait()
                 stop.raise_if_set(f"after update {progress.done} of {settings.num_updates}")
             if _evaluation_due(settings, progress.done) and not run_dir.evaluation.has_rows_of(progress.done):
-                rows = _evaluate(experiment, program, state, progress.done)
                 buffer.write()
+                rows = _evaluate(experiment, program, state, progress.done)
                 run_dir.append_evaluation(rows[~rows["run"].isin(progress.failed)])
             if progress.done == settings.num_updates:
                 break

@@ -27,7 +27,7 @@ FOLDERS = (METRICS, EVALUATION, CHECKPOINTS, "tensorboard", "wandb", ".wandb", "
 
 
 def strict_json(value: Any) -> Any:
-    """The same value in what JSON can say: numbers that are not finite become null, NumPy's become Python's."""
+    """The same value as JSON can hold it: numbers that are not finite become null, NumPy's become Python's."""
     if isinstance(value, dict):
         return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -43,7 +43,7 @@ NonNegative = Annotated[int, Ge(0)]
 
 
 class SummaryFile(OwnedFile):
-    """What is read again of summary.json."""
+    """The fields of summary.json that are read again."""
 
     env_steps: NonNegative
     runs: NonNegative
@@ -53,7 +53,7 @@ class SummaryFile(OwnedFile):
 class RunDir:
     """A run folder, held open. `RunDir.open(path)` continues the files that are there, `begin` starts a new run.
 
-    Nothing is written once the folder was moved, deleted or replaced: then every method that writes raises MovedError.
+    Once the folder was moved, deleted or replaced, every method that writes raises MovedError instead.
     """
 
     def __init__(self, folder: Folder):
@@ -83,7 +83,7 @@ class RunDir:
         remove_partials(folder.held)
         (folder.held / CHECKPOINTS).mkdir(exist_ok=True)
         write_identity(folder.held, identity)
-        with replacing(folder.held / CONFIG) as file:  # last: with it the folder can be continued
+        with replacing(folder.held / CONFIG) as file:  # last, because with it the folder can be continued
             file.write(config_yaml.encode())
         run_dir = cls(folder)
         run_dir.disposable, run_dir.made = True, made
@@ -206,13 +206,12 @@ def make_fresh(parent: Path, name: str) -> Path:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes files whose writing was killed; the lock of the folder is held, so nobody writes them now."""
-    for partial in (partial for name in (*FILES, METRICS, EVALUATION) for partial in partials_of(folder / name)):
-        if partial.is_symlink():
-            continue
-        if partial.is_file():
+    """Removes files and tables whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+    for partial in (partial for name in FILES for partial in partials_of(folder / name)):
+        if partial.is_file() and not partial.is_symlink():
             partial.unlink()
-        elif partial.is_dir():
+    for partial in (partial for name in (METRICS, EVALUATION) for partial in partials_of(folder / name)):
+        if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial)
 
 

@@ -36,7 +36,7 @@ PART = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{64})\.parquet", re.ASCII)
 
 
 class Part(NamedTuple):
-    """A file with rows of every update from the first to the last."""
+    """The name of a file with rows of every update from the first to the last."""
 
     first: int
     last: int
@@ -51,9 +51,9 @@ class Table:
     """A table of a run folder. Only the names of its parts are kept in memory.
 
     path: its name for people; held: where it is, in a folder that is held open; identity: of the run that all parts
-    must belong to, None where the run does not say, as in published results. METRICS has rows of every update.
-    Raises OddFileError for anything else in the folder, DamagedError for parts that overlap or are missing between
-    others.
+    must belong to, None where the run does not say, as in published results. A table called METRICS has rows of every
+    update. Raises OddFileError for anything in the folder that is not a part, DamagedError for parts that overlap and
+    for updates that are missing between them.
     """
 
     def __init__(self, path: Path, held: Path, identity: Identity | None):
@@ -71,9 +71,8 @@ class Table:
             self._checked(part)
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Rows on disk, as a new part; raises CheckpointError for other columns than the table has."""
-        updates = frame["update"]
-        rows = to_arrow(frame)
+        """Writes a new part; raises CheckpointError for other columns than the table has."""
+        updates, rows = frame["update"], to_arrow(frame)
         first, last = int(updates.min()), int(updates.max())
         follows = first == self._last() + 1 if self.path.name == METRICS else first > self._last()
         if not follows or updates.nunique() != last - first + 1:
@@ -97,14 +96,15 @@ class Table:
                 )
 
     def rewind(self, update: int) -> None:
-        """Only rows up to an update are left; without any the folder is gone.
+        """Removes the parts after an update, and the folder with the last of them.
 
-        The newest part goes first, so whoever reads meanwhile, or after a kill, finds no gap.
+        The newest part goes first, so nobody finds a gap, neither meanwhile nor after a kill.
         """
         self.refuse_rewind(update)
         if self.parts and self.parts[0].first > update:
             aside = partial_path(self.held)
             self.held.rename(aside)
+            flush(self.held.parent)
             self.parts, self.columns = [], None
             shutil.rmtree(aside)
         while self._last() > update:
@@ -113,9 +113,8 @@ class Table:
 
     def remove_partials(self) -> None:
         """Removes parts whose writing was killed; the lock of the folder is held, so nobody writes them now."""
-        for name in os.listdir(self.held) if is_there(self.held) else ():
-            if is_partial(name):
-                (self.held / name).unlink()
+        for partial in self.held.glob(".*.partial"):
+            partial.unlink()
 
     def has_rows_of(self, update: int) -> bool:
         return self._part_of(update) is not None
@@ -132,7 +131,7 @@ class Table:
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """All rows, missing values as NaN; of these columns alone where some are named, as far as the table has them.
+        """All rows, missing values as NaN; if columns are named, only those of them that the table has.
 
         Raises DamagedError for a part that is not what was written, ForeignError for one of another run, OddFileError
         for a table that cannot fit in memory.
@@ -145,26 +144,26 @@ class Table:
         return pa.concat_tables([self._rows(part, columns) for part in self.parts]).to_pandas()
 
     def _rows(self, part: Part, columns: Sequence[str] = ()) -> pa.Table:
-        path, content, names = self.path / part.name, *self._checked(part)
-        return parquet.decode(content, path, [name for name in names if not columns or name in columns])
+        content = self._checked(part)
+        return content.rows([name for name in content.columns if not columns or name in columns])
 
-    def _checked(self, part: Part) -> tuple[bytes, list[str]]:
-        """(the content of a part, the names of its columns), both as they must be."""
-        path, content = self.path / part.name, read_file(self.held / part.name)
-        if hashlib.sha256(content).hexdigest() != part.sha256:
+    def _checked(self, part: Part) -> parquet.Content:
+        """The content of a part; raises DamagedError or ForeignError for any other than the run wrote."""
+        path, data = self.path / part.name, read_file(self.held / part.name)
+        if hashlib.sha256(data).hexdigest() != part.sha256:
             raise DamagedError(f"{path} cannot be read: it is damaged, its bytes are not those that were written")
-        footer = parquet.read_footer(content, path)
+        content = parquet.open_content(data, path)
         if self.identity is not None:
-            self.identity.check(footer.identity, path)
-        if missing := [name for name in self.required if name not in footer.columns]:
+            self.identity.check(content.identity, path)
+        if missing := [name for name in self.required if name not in content.columns]:
             raise DamagedError(f"{path} cannot be read: it has no column {', '.join(missing)}")
-        if footer.updates != (part.first, part.last) or footer.num_rows <= part.last - part.first:
+        if content.updates != (part.first, part.last) or content.num_rows <= part.last - part.first:
             raise DamagedError(f"{path} cannot be read: it holds other updates than its name says")
         if self.columns is None:
-            self.columns = footer.columns
-        if footer.columns != self.columns:
+            self.columns = content.columns
+        if content.columns != self.columns:
             raise DamagedError(f"{path} cannot be read: its columns are not those of the other parts")
-        return content, footer.columns
+        return content
 
     def _present(self) -> list[Part]:
         """The parts; raises DamagedError if one of them was removed since they were listed."""
@@ -174,7 +173,7 @@ class Table:
         return self.parts
 
     def _publish(self, part: Part, content: bytes) -> None:
-        """The part in the folder, which is made with the first one: an empty table is never seen."""
+        """Puts a part into the folder; the folder appears with its first part, so nobody reads an empty table."""
         refuse_odd(self.held.parent, (), [self.held.name])
         if self.parts or is_there(self.held):
             with replacing(self.held / part.name) as file:
@@ -234,8 +233,8 @@ def list_parts(path: Path, held: Path) -> list[Part]:
 class RowBuffer:
     """Rows of metrics that wait to be written together, so that a day leaves about two thousand parts.
 
-    A table lags behind its training by at most `seconds`, or by 1 % of the time since training began if that is
-    longer. A context manager that writes what is left, whatever ends the training.
+    They wait for `seconds`, or for 1 % of the time since training began if that is longer. A context manager that
+    writes what is left, whatever ends the training.
     """
 
     def __init__(self, append: Callable[[pd.DataFrame], None], seconds: float | None):
@@ -252,14 +251,14 @@ class RowBuffer:
         self.write()
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Keeps the rows of a segment, and writes all that wait when it is time; the first at once."""
+        """Takes the rows of a segment, and writes all that wait if it is time; the first are written at once."""
         self.waiting.append(rows)
         now = time.monotonic()
         if self.written is None or now - self.written >= max(self.seconds, (now - self.begun) / 100):
             self.write()
 
     def write(self) -> None:
-        """All rows that wait are on disk."""
+        """Writes all rows that wait."""
         if self.waiting:
             rows, self.waiting = pd.concat(self.waiting, ignore_index=True), []
             self.append(rows)

@@ -14,7 +14,7 @@ from src_pure.runs.columns import to_arrow
 from src_pure.runs.folder import Folder
 from src_pure.runs.identity import Identity, read_identity
 from src_pure.runs.rundir import RunDir, make_free
-from src_pure.runs.tables import Part
+from src_pure.runs.tables import Part, Table
 
 IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that tests make
 
@@ -66,3 +66,16 @@ def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> p
                 }
             )
     return pd.DataFrame(rows)
+
+
+def three_parts(path: Path) -> Table:
+    """A table of updates 1 to 9 of IDENTITY, three in each part."""
+    table = Table(path, path, IDENTITY)
+    for first in (1, 4, 7):
+        table.append(metrics_frame(range(first, first + 3)))
+    return table
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a table in order."""
+    return sorted(path.iterdir())
