@@ -18,12 +18,14 @@ from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 import trainer_pure
 from src_pure.build import build
 from src_pure.runs import atomic, parquet
+from src_pure.runs.columns import to_arrow
 from src_pure.runs.folder import Folder
+from src_pure.runs.identity import read_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
-from tests.runs.frames import write_table
+from tests.runs.frames import write_part, write_table
 from tests.runs.test_checkpoint import newest
 from tests.test_command_line import TINY
 
@@ -317,6 +319,17 @@ def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update
     write_table(folder / f"{table}.parquet", rows[rows["update"] != update])
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
     assert f"{table}.parquet has no rows of update {update}" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_end_at_the_checkpoint_are_refused(to_continue, capsys):
+    path = to_continue / "metrics.parquet"
+    rows = to_arrow(pd.read_parquet(path))
+    shutil.rmtree(path)
+    part = write_part(path, rows, 1, 10, read_identity(to_continue))
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    error = capsys.readouterr().err
+    assert "has rows from before and after update 9" in error and error.count("\n") == 1
+    assert part.exists()
 
 
 def test_an_unknown_metric_for_the_best_is_wrong_input(tmp_path, capsys):
