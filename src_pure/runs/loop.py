@@ -22,6 +22,7 @@ from src_pure.runs.rows import evaluation_rows, mean_score, metric_rows
 from src_pure.runs.rundir import RunDir
 from src_pure.runs.schedule import Progress
 from src_pure.runs.summary import summarise
+from src_pure.runs.tables import RowBuffer
 from src_pure.types import TrainState
 
 
@@ -46,8 +47,9 @@ def train(
         progress.completed = jax.device_get(state.update)
     start.prepare(run_dir, experiment.config_yaml)
     stop.training = True
-    with closing(open_checkpoints(run_dir, experiment.settings)) as checkpoints:
-        training = Training(experiment, program, run_dir, sinks, checkpoints, progress)
+    rows = RowBuffer(run_dir.append_metrics, experiment.settings.log_seconds)
+    with closing(open_checkpoints(run_dir, experiment.settings)) as checkpoints, rows:
+        training = Training(experiment, program, run_dir, rows, sinks, checkpoints, progress)
         while True:
             training.stop_if_asked(stop, state)
             training.evaluate_if_due(state)
@@ -71,6 +73,7 @@ class Training:
     experiment: Experiment
     program: Program
     run_dir: RunDir
+    rows: RowBuffer
     sinks: Sequence[Sink]
     checkpoints: Checkpoints
     progress: Progress
@@ -86,7 +89,7 @@ class Training:
         rows = metric_rows(metrics, lanes, self.experiment.settings.steps_per_update, progress.done)
         rows = rows_of_living(rows, progress.completed, completed, progress.done)
         progress.advance(rows, num_updates, completed, time.perf_counter() - started)
-        self.run_dir.append_metrics(rows)
+        self.rows.add(rows)
         for sink in self.sinks:
             sink.log(rows, progress.elapsed)
         for line in warnings(rows, lanes, precision_of(self.experiment.policy.memory)):
@@ -94,6 +97,7 @@ class Training:
             print(f"warning: {line}", file=sys.stderr)
         failed = failures(lanes, completed, progress.done)
         if len(failed) == len(lanes):
+            self.rows.write()
             self.run_dir.write_summary(summarise(self.experiment, self.run_dir, self.program, state, progress))
             raise no_run_left(failed, self.run_dir.path)
         return state
@@ -101,8 +105,9 @@ class Training:
     def evaluate_if_due(self, state: TrainState) -> None:
         """Plays and writes the evaluation of this update, unless the run folder has it."""
         progress, table = self.progress, self.run_dir.evaluation
-        if not progress.evaluation_due() or progress.done in table.updates():
+        if not progress.evaluation_due() or table.has_rows_of(progress.done):
             return
+        self.rows.write()
         lanes, steps = self.experiment.lanes, self.experiment.settings.steps_per_update
         metrics = jax.device_get(self.program.evaluate(state, progress.done))
         rows = evaluation_rows(metrics, lanes, steps, progress.done)
@@ -125,6 +130,7 @@ class Training:
     def save(self, state: TrainState) -> None:
         """Hands a checkpoint to the thread that writes it."""
         progress, settings = self.progress, self.experiment.settings.checkpoint
+        self.rows.write()
         self.checkpoints.save(
             state,
             progress.done,

@@ -15,8 +15,8 @@ from src_pure.device import bytes_of, check_fits
 from src_pure.errors import ConfigError
 from src_pure.evaluate import make_evaluate
 from src_pure.lanes import GENERATOR, Lane, Numbers, evaluation_keys, training_keys
+from src_pure.runs.columns import column
 from src_pure.runs.policies import read_warm_start
-from src_pure.runs.rows import column
 from src_pure.train import init_runs, make_train, run_updates
 from src_pure.types import Learner, Metrics, Params, TrainState
 

@@ -31,12 +31,11 @@ def summarise(
     `final` are the scores of the sampled policy, `final_greedy` those of the greedy one.
     """
     settings, num_runs = experiment.settings, len(experiment.lanes)
-    evaluated = run_dir.evaluation.rows
-    evaluation = pd.DataFrame(columns=["update", "mode"]) if evaluated is None else evaluated.to_pandas()
+    evaluation = run_dir.evaluation.frame()
     evaluation = evaluation[evaluation["update"] == settings.num_updates]
     scores = final_scores(evaluation)
     env_steps = progress.done * settings.steps_per_update
-    training = run_dir.metrics.rows.to_pandas()
+    training = run_dir.metrics.frame(["episodes", "episode_shared_world"])
     shared = training.get("episode_shared_world", pd.Series(dtype=float)) * training["episodes"]
     failed = failures(experiment.lanes, progress.completed, progress.done)
     return {
