@@ -10,7 +10,7 @@ from src_pure.evaluate import make_evaluate
 from src_pure.lanes import SeedLanes, training_keys
 from src_pure.train import init_runs, make_train, rollout, run_updates
 
-PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "algo.truncation=bootstrap"]
+PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "vector.truncation=bootstrap"]
 TINY = ["model=gru", "model.size=8", "num_envs=8", "num_steps=16", "policy.head_size=null", "task.time_limit=5"]
 
 

@@ -17,7 +17,7 @@ BELOW = {
     "types": set(),
     "interrupt": {"errors"},
     "ops": {"types"},
-    "envs": {"types", "ops"},
+    "envs": {"errors", "types", "ops"},
     "models": {"types", "ops"},
     "algos": {"types", "ops"},
 }

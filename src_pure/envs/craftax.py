@@ -51,6 +51,9 @@ class Craftax:
     env_name: str = "Craftax-Symbolic-v1"
     time_limit: PositiveInt | None = None  # None: 100,000, Classic 10,000
 
+    numbers = ("time_limit",)
+    reset_ratio = 16
+
     def __post_init__(self):
         check_name(self.env_name, PACKAGES)
         self._environment  # noqa: B018 here, because pixels need textures, which cannot be made while tracing

@@ -60,7 +60,9 @@ class Gymnax:
     env_name: str = "CartPole-v1"
     time_limit: PositiveInt | None = None  # None: the environment's own
     options: dict[str, Any] | None = field(default=None, hash=False)  # arguments of its constructor
-    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters
+    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters; some are in its spaces
+
+    numbers = ("time_limit",)
 
     def __post_init__(self):
         check_name(self.env_name, gymnax.registered_envs)

@@ -65,6 +65,8 @@ class MemoryChain:
     memory_length: PositiveInt = 10
     num_bits: Depth = 1
 
+    numbers = ("memory_length",)
+
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)
 
@@ -136,6 +138,8 @@ class DistributedMemory:
 
     memory_length: PositiveInt = 10
     num_bits: Depth = 3
+
+    numbers = ("memory_length",)
 
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)

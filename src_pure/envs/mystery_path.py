@@ -98,6 +98,9 @@ class MysteryPath:
     agent_speed: NonNegativeFloat = DEFAULT_SPEED  # continuous only
     observation: Literal["pixels", "symbolic"] = "pixels"
 
+    numbers = MysteryPathParams._fields
+    reset_ratio = 16
+
     def __post_init__(self):
         object.__setattr__(self, "origin_sides", tuple(self.origin_sides))  # hashable, also when read from a list
         if self.variant not in DEFAULT_TIME_LIMIT:

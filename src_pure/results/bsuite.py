@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from src_pure.build import build
-from src_pure.envs.history import WithHistory
+from src_pure.config.targets import instantiate
 from src_pure.envs.memory_chain import SWEEPS
 from src_pure.errors import ConfigError
 from src_pure.runs.columns import floats
@@ -42,7 +42,7 @@ def read_runs(path: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
     with RunDir.open(path) as run_dir:
         if not came_to_its_end(run_dir.summary(), experiment):
             raise ConfigError(f"the training in {path} is unfinished; repeat its command with run_dir={path} first")
-    env = experiment.env.env.env if isinstance(experiment.env.env, WithHistory) else experiment.env.env
+    env = instantiate(config["task"], "task", trust)
     rows = []
     for run, metrics in read_metrics(path).groupby("run"):
         episodes, regret = regret_ratio(floats(metrics["episodes"]), floats(metrics["success_rate"]))

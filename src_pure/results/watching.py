@@ -1,6 +1,7 @@
 """An agent at play as a GIF: what the environment renders, with what was done, earned and expected below it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,8 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src_pure.build import Experiment
-from src_pure.envs.history import WithHistory
-from src_pure.errors import ConfigError
+from src_pure.envs import optional
 from src_pure.ops.precision import in_32_bits
 from src_pure.runs.atomic import replacing
 from src_pure.runs.policies import decide
@@ -30,10 +30,9 @@ def player(
     """
     env, env_params, policy = experiment.env.env, experiment.env.params, experiment.policy
     action_space = env.action_space(env_params)
-    shown = env.env if isinstance(env, WithHistory) else env
-    if not hasattr(shown, "render"):
-        raise ConfigError(f"{type(shown).__name__} has no render(state, params), so there is nothing to watch")
-    reset, step, render = jax.jit(env.reset_env), jax.jit(env.step_env), jax.jit(env.render)
+    names = optional.action_names(env)
+    reset, step, render = jax.jit(env.reset_env), jax.jit(env.step_env), jax.jit(partial(optional.render, env))
+    jax.eval_shape(in_32_bits(lambda key: render(reset(key, env_params)[1], env_params)), jax.random.key(0))
 
     @jax.jit
     def choose(key, carry, obs, first):
@@ -56,10 +55,10 @@ def player(
             if last:
                 lines.append("end of the episode" if finished else f"cut off after {max_steps} steps")
             else:
-                name = shown.action_names[int(action)] if hasattr(shown, "action_names") else str(np.asarray(action))
+                name = names[int(action)] if names else str(np.asarray(action))
                 lines.append(f"action {name}" + ("" if params is None else f"   value {float(value):+.2f}"))
-            if hasattr(shown, "caption"):
-                lines.append(shown.caption(jax.device_get(state if shown is env else state.env)))
+            if caption := optional.caption(env, jax.device_get(state)):
+                lines.append(caption)
             frames.append(frame(np.asarray(render(state, env_params)), lines))
             if last:
                 break

@@ -32,9 +32,9 @@ TASKS = [
     ["task=bsuite", "task.env_name=distributed_memory", "observation.last_action=true", "observation.last_reward=true"],
     ["task=gymnax", "task.env_name=CartPole-v1"],
     ["task=gymnax", "task.env_name=Pendulum-v1"],
-    ["task=mysterypath", "task.env_name=MysteryPath-v0", "encoder=conv", "task.resets=pool", "task.reset_ratio=2"],
+    ["task=mysterypath", "task.env_name=MysteryPath-v0", "encoder=conv", "vector.resets=pool", "vector.reset_ratio=2"],
 ]
-ALGOS = [["algo=ppo", "algo.num_minibatches=2"], ["algo=a2c", "algo.truncation=bootstrap"]]
+ALGOS = [["algo=ppo", "algo.num_minibatches=2"], ["algo=a2c", "vector.truncation=bootstrap"]]
 LENGTH = ["num_envs=4", "num_steps=16", "total_steps=192", "num_seeds=2", "policy.head_size=8",
           "evaluation.num_episodes=4", "evaluation.max_steps=16"]  # fmt: skip
 
