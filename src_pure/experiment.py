@@ -10,7 +10,7 @@ from src_pure.algos.base import Algorithm
 from src_pure.config.files import to_yaml
 from src_pure.config.names import dotted
 from src_pure.config.settings import Settings
-from src_pure.envs.spaces import Box, Space
+from src_pure.envs import optional
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, shown
 from src_pure.lanes import Lane, Numbers, repeat, stack
@@ -68,23 +68,13 @@ def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
         Lane(run, experiment.settings.seed, {name: config[name] for name in numbers})
         for run, (experiment, config) in enumerate(zip(experiments, configs, strict=True))
     )
-    space = widest([experiment.env.action_space for experiment in experiments])
     return replace(
         first,
-        env=first.env.replace(action_space=space),
-        evaluation_env=first.evaluation_env.replace(action_space=space),
         evaluation_steps=max(experiment.evaluation_steps for experiment in experiments),
         lanes=lanes,
         config=first.config | {LANES: [{"seed": lane.seed, **lane.values} for lane in lanes]},
         alone=tuple(experiments),
     )
-
-
-def widest(spaces: Sequence[Space]) -> Space:
-    """The space that holds all of these: what a lane's own bounds leave out, its environment clips."""
-    if isinstance(spaces[0], Box):
-        return spaces[0]._replace(low=min(space.low for space in spaces), high=max(space.high for space in spaces))
-    return spaces[0]
 
 
 def points_of(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,7 +105,7 @@ def check_varies_by_lane(name: str, experiment: Experiment, configs: Sequence[di
     """Raises ConfigError for a key in which the lanes of one program cannot differ."""
     section, _, field = name.partition(".")
     leaves = {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(experiment.algo)}
-    numbers = experiment.env.env.numbers
+    numbers = optional.numbers(experiment.env.env)
     allowed = {"algo": sorted(leaves), "task": sorted(numbers)}
     if name != "seed" and field.partition(".")[0] not in allowed.get(section, ()):
         known = ", ".join(["seed", *(f"{group}.{key}" for group, keys in allowed.items() for key in keys)])
