@@ -32,7 +32,7 @@ from src_pure.errors import (
     NumericalError,
     Parser,
     Preempted,
-    explained,
+    explain,
     guarded,
 )
 from src_pure.models.policy import num_parameters
@@ -120,7 +120,7 @@ def stopped_in(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     except BrokenPipeError as error:
         raise CannotWriteError(f"standard output was closed; what was saved in {path} stays") from error
     except kinds as error:
-        raise CannotWriteError(f"stopped in {path}: {explained(error)}; what was saved before stays") from error
+        raise CannotWriteError(f"stopped in {path}: {explain(error)}; what was saved before stays") from error
 
 
 def raise_if_failed(failed: dict[str, int], num_runs: int) -> None:

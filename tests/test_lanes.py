@@ -1,10 +1,15 @@
 """Lanes of one program: each is what the same training is alone."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
+import trainer_pure
+from scripts import export
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.files import parse_yaml
@@ -116,3 +121,21 @@ def test_seeds_are_lanes_that_take_no_memory():
     explicit = [Lane(7, 4, {}), Lane(8, 3, {})]
     found, wanted = (jax.random.key_data(training_keys(x)) for x in (explicit, SeedLanes([4, 3])))
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.slow
+def test_a_run_folder_of_lanes_is_read_as_its_runs(tmp_path, capsys):
+    """Also where two lanes have one seed, and one of them fails."""
+    options = [*TMAZE, *PPO, "seed=3"]
+    numbers = (["task.corridor_len=4"], ["task.corridor_len=9", "algo.learning_rate=1e38"])
+    lanes = side_by_side([build(compose([*options, "algo.learning_rate=1e-3", *values])) for values in numbers])
+    file, run, policy = (tmp_path / name for name in ("lanes.yaml", "run", "policy"))
+    file.write_text(lanes.config_yaml)
+    for _ in ("trained", "finished"):
+        assert trainer_pure.main(["--config", str(file), f"run_dir={run}"]) == 3
+        failed = "seed 3 with algo.learning_rate=1e+38, task.corridor_len=9 at update 1"
+        assert capsys.readouterr().err.endswith(f"error: 1 of 2 runs failed: {failed}\n")
+    assert pd.read_parquet(run / "metrics.parquet").groupby("run")["seed"].agg(list).to_dict() == {0: [3] * 3, 1: [3]}
+    assert export.main([str(run), "--run", "1", "--out", str(policy)]) == 0
+    config = json.loads((policy / "policy.json").read_text())["config"]
+    assert config == lanes.of_lane(1).config and config["task"]["corridor_len"] == 9

@@ -189,7 +189,7 @@ def load_policy(folder: str | Path, trust: Sequence[str] = ()) -> tuple[Initiali
 
     @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        return step(params, key, *checked(experiment, carry, obs, reset))
+        return step(params, key, *check_inputs(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, act
 
@@ -204,7 +204,7 @@ def load_actor_critic(folder: str | Path, trust: Sequence[str] = ()) -> tuple[In
 
     @in_32_bits
     def apply(carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
-        return step(params, *checked(experiment, carry, obs, reset))
+        return step(params, *check_inputs(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, apply
 
@@ -228,7 +228,7 @@ def decide(
     return carry, experiment.env.action_space.clip(action), output
 
 
-def checked(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
+def check_inputs(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
     """(carry, obs, reset), the last two as arrays; raises ValueError for what the task does not show."""
     space, obs, reset = experiment.env.observation_space, jnp.asarray(obs), jnp.asarray(reset)
     if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1] or not len(obs):
