@@ -80,7 +80,7 @@ def train_corridor(key, corridor_len, time_limit):
 
 def test_corridors_side_by_side_equal_each_corridor_alone():
     """Numbers of the task may be traced, and integers stay integers."""
-    lengths, limits, keys = [1, 6], [4, 9], training_keys([0, 0])
+    lengths, limits, keys = [1, 6], [4, 9], training_keys(SeedLanes([0, 0]))
     state, metrics, scores = train_tasks(keys, TMazeParams(jnp.array(lengths), jnp.array(limits)))
     assert state.actor.env_state.env.position.dtype == jnp.int32
     together = (state.actor.env_state, jax.tree.map(lambda x: x.T, metrics), scores)
