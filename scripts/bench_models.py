@@ -26,7 +26,7 @@ from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
-from src_pure.models import transformer_blocks
+from src_pure.models import transformer
 from src_pure.models.policy import num_parameters
 from src_pure.ops.attention import MASKED, Reader
 from src_pure.types import Array
@@ -73,8 +73,8 @@ def attend_by_projecting(
 @contextmanager
 def attention_of(name: str) -> Iterator[None]:
     """What is traced in it has the baseline's attention where `name` is the baseline."""
-    attend = attend_by_projecting if name == BASELINE else transformer_blocks.attend
-    with mock.patch.object(transformer_blocks, "attend", attend):
+    attend = attend_by_projecting if name == BASELINE else transformer.attend
+    with mock.patch.object(transformer, "attend", attend):
         yield
 
 
