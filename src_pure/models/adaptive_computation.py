@@ -52,13 +52,8 @@ class AdaptiveTransformer(nn.Module):
         block = attention_block(
             self.residual, self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name="block"
         )
-        halting = nn.Dense(
-            1,
-            precision=FULL,
-            kernel_init=nn.initializers.orthogonal(),
-            bias_init=nn.initializers.ones,
-            name="halting",
-        )
+        orthogonal, ones = nn.initializers.orthogonal(), nn.initializers.ones
+        halting = nn.Dense(1, precision=FULL, kernel_init=orthogonal, bias_init=ones, name="halting")
         time = episode_time(carry.time, reset)
         x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
 

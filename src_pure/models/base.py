@@ -11,6 +11,7 @@ class MemoryModel(Protocol):
     `reset[t]` is True if inputs[t] is the first of an episode: memory is cleared before that input is used.
     T single steps, one sequence of T, and any split into chunks give the same outputs and carry.
     Arrays [T, B] that it sows among the intermediates become columns of the metrics.
+    Its products are those of ops/precision.py or `layers.dense`, which GPUs do not round.
     """
 
     def initialize_carry(self, batch_size: int) -> Carry:

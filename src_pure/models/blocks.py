@@ -16,6 +16,8 @@ from src_pure.models.layers import GRUGate, Precision, dense
 from src_pure.ops.dense import SAVED
 from src_pure.types import Array, Carry
 
+# The option of all models that chooses one. A model cannot have a field called `block`, as that is the name of the
+# parameters of the one block that adaptive computation repeats.
 Residual = Literal["gated", "pre_norm", "post_norm", "rezero", "gated_rezero"]
 PRE_NORM: tuple[Residual, ...] = ("gated", "pre_norm")  # their attention reads what `norm` returns, the others' x
 

@@ -20,11 +20,10 @@ from src_pure.types import Trajectory
 
 T, B = 35, 2  # steps: several chunks of the recurrences, the last one shorter
 SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2, "d_model": 8, "d_head": 4, "d_ffc": 8, "size": 8}
-BLOCKS = ("gated", "pre_norm", "post_norm", "rezero", "gated_rezero")
 FULL = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
-OPTIONS = [
-    *({"decay": "released", "implementation": name} for name in ("auto", "scan")),
-    *({"implementation": "scan", "residual": name} for name in BLOCKS),
+ABLATIONS = [  # of GaLiTe: what no file of configs/model uses
+    {"decay": "released"},
+    {"implementation": "scan", "residual": "pre_norm"},
     {"gating": "scalar"},
 ]
 
@@ -64,9 +63,7 @@ def products_of_training(policy, obs_shape=(5,)):
 
 
 def assert_full(found, at_least):
-    assert all(equation.params["precision"] == FULL for equation in found), [
-        str(equation) for equation in found if equation.params["precision"] != FULL
-    ]
+    assert [str(equation) for equation in found if equation.params["precision"] != FULL] == []
     assert len(found) >= at_least
 
 
@@ -77,16 +74,9 @@ def test_of_every_model(name):
     assert_full(acting, at_least=5)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda x: "-".join(x.values()))
+@pytest.mark.parametrize("options", ABLATIONS, ids=lambda x: "-".join(x.values()))
 def test_of_ablations(options):
     learning, acting = products_of_training(ActorCritic(Flatten(), small_model("galite", **options), num_actions=3))
-    assert_full(learning + acting, at_least=20)
-
-
-@pytest.mark.parametrize("residual", BLOCKS)
-def test_of_transformers(residual):
-    model = small_model("gtrxl", residual=residual, positions="relative")
-    learning, acting = products_of_training(ActorCritic(Flatten(), model, num_actions=3))
     assert_full(learning + acting, at_least=20)
 
 
