@@ -25,7 +25,7 @@ from src_pure.types import Array, PositiveInt, UnitFloat
 class AdaptiveTransformer(nn.Module):
     """One block, applied at most `max_iterations` times; the memory keeps the inputs of each iteration.
 
-    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the intermediates.
+    Sows N [T, B], the iterations that each token took, as `ponder_steps` among the intermediates.
     """
 
     max_iterations: PositiveInt = 6

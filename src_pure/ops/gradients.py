@@ -38,7 +38,7 @@ def define_gradient(function: jax.custom_vjp, forward: Callable, *backwards: Cal
                 return gradients
         name = _name(function, missing[0])
         raise TypeError(
-            f"{function.__name__} takes {name} for a constant and has no gradient of it, but {name} depends on what is "
+            f"{function.__name__} treats {name} as a constant and has no gradient of it, but {name} depends on what is "
             f"differentiated; if that is meant, pass lax.stop_gradient({name})"
         )
 

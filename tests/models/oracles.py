@@ -174,7 +174,7 @@ def layer_norm(p, x):
 
 
 def gate(p, x, y):
-    """GTrXL's: the three matrices of w, the two of u and u_n side by side, each on its own."""
+    """The gate of GTrXL, with the three matrices of w, the two of u, and u_n."""
     w_r, w_z, w_n = np.split(p["w"]["kernel"], 3, axis=1)
     u_r, u_z = np.split(p["u"]["kernel"], 2, axis=1)
     r = sigmoid(y @ w_r + x @ u_r)
@@ -230,7 +230,7 @@ def transformer_block(p, residual, x, past, memory_len, num_heads):
 
 
 def transformer_loop(p, model, inputs, reset):
-    """out [T, B, D] of a stack of blocks; `model` is read for its settings only."""
+    """out [T, B, D] of a stack of blocks; of `model`, only the settings are read."""
     num_steps, num_rows = reset.shape
     out = np.zeros((num_steps, num_rows, model.d_model))
     for b in range(num_rows):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure.conformance import random_params
 from src_pure.models.agalite import AGaLiTe
 from src_pure.models.blocks import (
     BLOCKS,
@@ -20,7 +21,6 @@ from src_pure.models.blocks import (
 )
 from src_pure.models.transformer import normalise
 from tests.models import oracles
-from tests.models.random_params import random_params
 
 T, B, D, D_FFC = 4, 2, 6, 5
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure.conformance import random_params
 from src_pure.models.agalite import AGaLiTe, agalite_attention
 from src_pure.models.blocks import BLOCKS
 from src_pure.models.galite import FEATURES, GaLiTe, galite_attention, num_features, row_sizes
 from src_pure.models.policy import num_parameters
 from tests.models import oracles
-from tests.models.random_params import random_params
 
 T, B, H, D, ETA = 37, 2, 2, 3, 2
 DECAYS, GATINGS = ("product", "released"), ("elementwise", "scalar", "none")
@@ -53,7 +53,7 @@ def value_and_gradient(arrays, reset, **options):
 
 @partial(jax.jit, static_argnames=("decay", "gating", "feature_map", "nu", "implementation"))
 def forward(arrays, reset, **options):
-    """out as in training: of the custom forward pass, which runs where a gradient is wanted."""
+    """out as in training, by the custom forward pass, which runs when a gradient is wanted."""
     return jax.vjp(lambda value: attend([*arrays[:2], value, *arrays[3:]], reset, **options)[1], arrays[2])[0]
 
 
@@ -102,7 +102,7 @@ def test_gradients_equal_those_of_a_plain_scan(decay, num_steps):
 
 @pytest.mark.parametrize("decay", DECAYS)
 def test_closed_gates_and_open_gates(decay):
-    """Decays of exactly 0 and 1: nothing is divided by them, in value or gradient."""
+    """Decays of exactly 0 and 1: neither value nor gradient divides by them."""
     arrays, reset = projections(feature_map="outer_elu+1")
     for i in (3, 4, 7):
         arrays[i] = np.where(arrays[i] > 0, 200.0, -200.0)

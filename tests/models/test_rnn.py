@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure.conformance import random_params
 from src_pure.models.policy import num_parameters
 from src_pure.models.rnn import GRU, LSTM
 from tests.models import oracles
-from tests.models.random_params import random_params
 
 T, B, D_IN, SIZE = 11, 3, 4, 5
 

@@ -7,12 +7,12 @@ import pytest
 
 from src_pure.config.compose import compose
 from src_pure.config.targets import instantiate
+from src_pure.conformance import random_params
 from src_pure.errors import ConfigError
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.policy import num_parameters
 from src_pure.models.transformer import Transformer
 from tests.models import oracles
-from tests.models.random_params import random_params
 
 T, B, D_IN = 29, 2, 5
 SIZES = {"d_model": 8, "num_heads": 2, "d_head": 3, "d_ffc": 6, "memory_len": 4}
