@@ -1,8 +1,8 @@
 """Banded attention with memory: a token attends to itself and to the last M tokens of its own episode.
 
 The memory of a layer, x [B, M, D], holds what attention reads. Keys and values are y W_K and y W_V of y = x * scale +
-offset, the affine part of a layer normalisation that x has already been through. The memory is a ring: token n of an
-episode (from 0) is in slot n mod M. Nothing in it ever moves, and no gradient flows into it.
+offset, the affine part of a layer normalisation; x has been through the part before. The memory is a ring: token n of
+an episode (from 0) is in slot n mod M. Nothing in it ever moves, and no gradient flows into it.
 
 A token and the one `distance` before it have the score of Transformer-XL (Dai et al., arXiv:1901.02860, sec. 3.3)
 
@@ -27,7 +27,7 @@ MASKED = -1e30  # score of a token out of sight; finite, so that its gradient is
 
 
 class Relative(NamedTuple):
-    """Relative positions of Transformer-XL. With absolute positions, which are part of the tokens, there is None."""
+    """Relative positions of Transformer-XL. None for absolute positions, which are part of the tokens."""
 
     content_bias: Array  # u [H, K]
     position_bias: Array  # v [H, K]
