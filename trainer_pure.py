@@ -36,12 +36,13 @@ from src_pure.errors import (
     guarded,
 )
 from src_pure.models.policy import num_parameters
+from src_pure.runs.columns import main_metric
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import train
 from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import StopRequest, stop_on_signals
 from src_pure.runs.resume import Start, find_start, finished, opened
-from src_pure.runs.rundir import RunDir, main_metric
+from src_pure.runs.rundir import RunDir
 
 
 @guarded
@@ -104,7 +105,7 @@ def run(
             run_dir.log(f"error: {error}")
         raise
     except KeyboardInterrupt as error:
-        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.rows else "nothing was done yet"
+        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.parts else "nothing was done yet"
         raise Interrupted(f"interrupted; {kept}") from error
     report(summary, run_dir)
     raise_if_failed(summary)

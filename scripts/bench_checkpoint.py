@@ -22,7 +22,8 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
-from src_pure.runs.checkpoint import Checkpoints, named_arrays
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.identity import new_identity
 from src_pure.runs.loop import compile_program
 

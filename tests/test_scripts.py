@@ -11,9 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from src_pure.runs.sealed import replacing
+from src_pure.runs.atomic import replacing
+from src_pure.runs.columns import to_arrow
 from tests.conftest import REPOSITORY
-from tests.runs.frames import metrics_frame
+from tests.runs.frames import metrics_frame, write_part
 
 FOLDER = REPOSITORY / "scripts"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -40,7 +41,7 @@ def run(tmp_path):
     """The metrics of a run folder."""
     path = tmp_path / "run"
     path.mkdir()
-    metrics_frame(range(1, 7)).to_parquet(path / "metrics.parquet")
+    write_part(path / "metrics.parquet", to_arrow(metrics_frame(range(1, 7))), 1, 6, None)
     return path
 
 

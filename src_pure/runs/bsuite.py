@@ -10,8 +10,9 @@ from src_pure.build import build
 from src_pure.envs.history import WithHistory
 from src_pure.envs.memory_chain import SWEEPS
 from src_pure.errors import ConfigError
+from src_pure.runs.columns import floats
 from src_pure.runs.resume import came_to_its_end, read_config
-from src_pure.runs.rundir import RunDir, floats, read_metrics
+from src_pure.runs.rundir import RunDir, read_metrics
 
 NUM_EPISODES = 10_000  # what bsuite gives an agent to learn a setting
 SOLVED_BELOW = 0.75  # of the regret of guessing

@@ -24,14 +24,16 @@ from src_pure.evaluate import make_evaluate
 from src_pure.models.base import precision_of
 from src_pure.models.policy import num_parameters
 from src_pure.runs.checkpoint import Checkpoints
+from src_pure.runs.columns import column
 from src_pure.runs.loggers import Sink
 from src_pure.runs.policies import warm_start
 from src_pure.runs.preemption import StopRequest
 from src_pure.runs.process import numeric_settings
 from src_pure.runs.report import final_scores, git_commit, versions
 from src_pure.runs.resume import Start, refuse_incomplete
-from src_pure.runs.rows import column, evaluation_rows, mean_score, metric_rows
+from src_pure.runs.rows import evaluation_rows, mean_score, metric_rows
 from src_pure.runs.rundir import RunDir
+from src_pure.runs.tables import RowBuffer
 from src_pure.train import init_runs, make_train, run_updates, runs_of
 from src_pure.types import Key, Learner, Metrics, Params, TrainState
 
@@ -150,14 +152,17 @@ def train(
         progress.completed = jax.device_get(state.update)
     start.prepare(run_dir, experiment.config_yaml)
     stop.training = True
-    with closing(open_checkpoints(run_dir, settings)) as checkpoints:
+    buffer = RowBuffer(run_dir.append_metrics, settings.log_seconds)
+    with closing(open_checkpoints(run_dir, settings)) as checkpoints, buffer:
         while True:
             if stop.signal is not None:
                 if progress.unsaved:
+                    buffer.write()
                     _save(checkpoints, state, progress, experiment, run_dir)
                 checkpoints.wait()
                 stop.raise_if_set(f"after update {progress.done} of {settings.num_updates}")
-            if _evaluation_due(settings, progress.done) and progress.done not in run_dir.evaluation.updates():
+            if _evaluation_due(settings, progress.done) and not run_dir.evaluation.has_rows_of(progress.done):
+                buffer.write()
                 rows = _evaluate(experiment, program, state, progress.done)
                 run_dir.append_evaluation(rows[~rows["run"].isin(progress.failed)])
             if progress.done == settings.num_updates:
@@ -169,15 +174,17 @@ def train(
             rows = metric_rows({k: v[:num_updates] for k, v in metrics.items()}, settings, progress.done)
             rows = progress.living(rows, completed)
             progress.advance(rows, num_updates, time.perf_counter() - segment_start)
-            run_dir.append_metrics(rows)
+            buffer.add(rows)
             for sink in sinks:
                 sink.log(rows, progress.elapsed)
             _warn(rows, run_dir, MAX_LOG_RATIO[precision_of(experiment.policy.memory)])
             if len(progress.failed) == settings.num_seeds:
+                buffer.write()
                 run_dir.write_summary(_summary(experiment, run_dir, program, state, progress))
                 listed = ", ".join(f"seed {settings.seeds[run]} at update {at}" for run, at in progress.failed.items())
                 raise NumericalError(f"no run is left: {listed} failed; what was written is in {run_dir.path}")
             if _checkpoint_due(settings, progress):
+                buffer.write()
                 _save(checkpoints, state, progress, experiment, run_dir)
         checkpoints.wait()
     summary = _summary(experiment, run_dir, program, state, progress)
@@ -270,12 +277,11 @@ def _summary(
 ) -> dict[str, Any]:
     """What summary.json says: `final` are the scores of the sampled policy at the end, none where no run came to it."""
     settings = experiment.settings
-    evaluated = run_dir.evaluation.rows
-    evaluation = pd.DataFrame(columns=["update", "mode"]) if evaluated is None else evaluated.to_pandas()
+    evaluation = run_dir.evaluation.frame()
     evaluation = evaluation[evaluation["update"] == settings.num_updates]
     scores = final_scores(evaluation)
     env_steps = progress.done * settings.steps_per_update
-    training = run_dir.metrics.rows.to_pandas()
+    training = run_dir.metrics.frame(["episodes", "episode_shared_world"])
     shared = training.get("episode_shared_world", pd.Series(dtype=float)) * training["episodes"]
     return {
         "name": experiment.name,

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
+from src_pure.runs.atomic import replacing
 from src_pure.runs.report import learning_curve
-from src_pure.runs.sealed import replacing
 
 # Okabe and Ito's colours without yellow, which is too light for a line: apart for colour-blind readers and in grey
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -22,11 +22,14 @@ from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
-from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
+from src_pure.runs.arrays import fill_like, named_arrays
+from src_pure.runs.atomic import read_whole, write_whole
+from src_pure.runs.checkpoint import Checkpoint, latest
+from src_pure.runs.columns import main_metric, over_episodes
 from src_pure.runs.folder import read_file, refuse_odd
 from src_pure.runs.identity import OwnedFile, read_identity
-from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes, read_table
-from src_pure.runs.sealed import sealing, unsealed
+from src_pure.runs.rundir import CHECKPOINTS, FILES, FOLDERS, RunDir
+from src_pure.runs.tables import EVALUATION, Table
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
@@ -74,7 +77,7 @@ def export_policy(trained: Trained, run: int, folder: Path) -> None:
     description |= {"seed": trained.experiment.settings.seeds[run], "update": checkpoint.update}
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
+        with write_whole(folder, KIND, description | {"config": checkpoint.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
     except CannotWriteError as error:
         if folder.exists():  # another process wrote it meanwhile
@@ -126,9 +129,10 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     Without a metric it is success_rate, where the task has it, else episode_return. Runs with fewer episodes than
     checkpoint.min_episodes, or than evaluation.num_episodes if that is less, are passed over.
     """
-    if not (path / EVALUATION).exists():
+    evaluation = Table(path / EVALUATION, path / EVALUATION, read_identity(path))
+    if not evaluation.parts:
         raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
-    rows = read_table(path / EVALUATION, read_identity(path)).to_pandas()
+    rows = evaluation.frame()
     known = [name for name in rows if over_episodes(name)]
     metric = metric or main_metric(known)
     if metric not in known:
@@ -155,7 +159,7 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     """
     if not (folder / f"{KIND}.json").is_file():
         raise FileNotFoundError(f"{folder} is no exported policy: `python scripts/export.py RUN` writes one")
-    description = unsealed(folder, KIND, FORMAT, PolicyFile)
+    description = read_whole(folder, KIND, FORMAT, PolicyFile)
     content = read_file(folder / PARAMS)
     try:
         params = serialization.msgpack_restore(content)
@@ -228,7 +232,7 @@ def checked(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> t
 def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:
     """The parameters of an experiment's policy from arrays by name; raises CheckpointError for another policy's."""
     try:
-        return filled(params_of(experiment), arrays)
+        return fill_like(params_of(experiment), arrays)
     except ValueError as error:
         raise CheckpointError(f"{source} was written by another version of its model: {error}") from error
 
@@ -240,7 +244,7 @@ def warm_start(folder: Path, like: Params) -> Params:
     """
     try:
         _, arrays = read_params(folder)
-        return filled(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
+        return fill_like(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
     except (CheckpointError, OSError) as error:
         raise ConfigError(f"warm_start: {one_line(error)}") from error
     except ValueError as error:

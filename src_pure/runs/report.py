@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src_pure.runs.columns import over_episodes, weighted_means
 from src_pure.runs.intervals import interval
-from src_pure.runs.rundir import floats, over_episodes
 
 PROJECT = Path(__file__).parents[2]
 
@@ -61,14 +61,10 @@ def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
     """
     env_steps = frame["env_steps"].to_numpy("int64")
     last = max(env_steps.max(), 1)
-    rows = pd.DataFrame({"run": frame["run"].to_numpy(), "bin": np.maximum(-(-env_steps * bins // last) - 1, 0)})
-    rows["value"] = floats(frame[metric])
-    rows["weight"] = floats(frame["episodes"]) if over_episodes(metric) else 1.0
-    rows = rows[rows["value"].notna()]
-    rows["value"] *= rows["weight"]
-    sums = rows.groupby(["bin", "run"]).sum()
+    bin_of_row = np.maximum(-(-env_steps * bins // last) - 1, 0)
+    means = weighted_means(frame, metric, [bin_of_row, frame["run"].to_numpy()]).dropna()
     points = []
-    for index, values in (sums["value"] / sums["weight"]).groupby("bin"):
+    for index, values in means.groupby(level=0):
         low, high = score_interval(metric, values.to_numpy()) or (np.nan, np.nan)
         points.append(((index + 0.5) * last / bins, values.mean(), low, high))
     return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from src_pure.config.settings import Settings
-from src_pure.runs.rundir import floats, over_episodes
+from src_pure.runs.columns import column, floats, over_episodes, weighted_means, weights
 from src_pure.types import Metrics
 
 
@@ -50,15 +50,8 @@ def means_over_episodes(metrics: Metrics) -> dict[str, np.ndarray]:
     return means
 
 
-def column(name: str) -> str:
-    """The column of metrics.parquet for a metric of the program."""
-    if name == "sum/success":
-        return "success_rate"
-    return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
-
-
 def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes: int) -> float | None:
-    """The metric's mean over runs, each run's a mean over its episodes.
+    """The metric's mean over runs, each run's a mean over its episodes; values that are not finite are left out.
 
     None where a run has fewer than min_episodes: the mean of a few may be luck.
     """
@@ -66,9 +59,8 @@ def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes:
         return None
     rows = pd.concat(frames)
     values = floats(rows[metric])
-    weights = np.where(np.isfinite(values), floats(rows["episodes"]) if over_episodes(metric) else 1.0, 0.0)
-    sums = pd.DataFrame({"value": np.where(weights > 0, values, 0.0) * weights, "weight": weights})
-    sums = sums.groupby(rows["run"].to_numpy()).sum()
-    if sums["weight"].min() < (min_episodes if over_episodes(metric) else 1):
+    rows = rows.assign(**{metric: np.where(np.isfinite(values), values, np.nan)})
+    counts = pd.Series(weights(rows, metric)).groupby(rows["run"].to_numpy()).sum()
+    if counts.min() < (min_episodes if over_episodes(metric) else 1):
         return None
-    return float((sums["value"] / sums["weight"]).mean())
+    return float(weighted_means(rows, metric, [rows["run"].to_numpy()]).mean())

@@ -12,8 +12,8 @@ from src_pure.build import Experiment
 from src_pure.envs.history import WithHistory
 from src_pure.errors import ConfigError
 from src_pure.ops.precision import in_32_bits
+from src_pure.runs.atomic import replacing
 from src_pure.runs.policies import decide
-from src_pure.runs.sealed import replacing
 from src_pure.types import Key, Params
 
 WIDTH = 384  # pixels of a frame; the longer side of a picture is enlarged by a whole number to about this

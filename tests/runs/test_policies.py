@@ -22,11 +22,12 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.errors import CheckpointError, ConfigError
 from src_pure.ops import distribution
-from src_pure.runs import loop, sealed
+from src_pure.runs import atomic, loop
 from src_pure.runs import policies as policies_module
-from src_pure.runs.checkpoint import named_arrays, read
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.atomic import digests
+from src_pure.runs.checkpoint import read
 from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, warm_start
-from src_pure.runs.sealed import digests
 from src_pure.train import init_runs, make_train, runs_of
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
@@ -274,7 +275,7 @@ def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_pat
     assert export.main([str(tmp_path)]) == 2
     assert f"{tmp_path} is not a run folder with checkpoints\n" in capsys.readouterr().err
     folder = shutil.copytree(unbroken, tmp_path / "run")
-    (folder / "evaluation.parquet").unlink()
+    shutil.rmtree(folder / "evaluation.parquet")
     assert export.main([str(folder)]) == 2
     assert "no evaluation yet that says which run is best: name one, run=0\n" in capsys.readouterr().err
     for path in (folder / "checkpoints").iterdir():
@@ -302,7 +303,7 @@ def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, t
     for path in folder.iterdir():
         shutil.rmtree(path)
     shutil.copytree(unbroken / "checkpoints" / "9", folder / "9")
-    holder = sealed if when == "digests" else shutil
+    holder = atomic if when == "digests" else shutil
     read = getattr(holder, when)
 
     def meanwhile(*arguments, **options):

@@ -4,8 +4,8 @@
                sha256.json   the digest of every other file
                ...
 
-What is made is called .<name>.<random>.partial until it is on disk, so what has its own name is complete, and two
-processes that write the same name do not write into one file.
+Until it is on disk, a file or folder is called .<name>.<random>.partial. So whatever has its own name is complete, and
+two processes that write the same name do not write into one file.
 """
 
 import hashlib
@@ -25,7 +25,6 @@ from src_pure.runs.folder import files_below, read_file
 
 DIGESTS = "sha256.json"
 MAX_JSON = 2**26  # bytes
-PARTIAL = ".{}.*.partial"  # matches what is being written as this name, or was when its writer was killed
 
 
 class Description(pydantic.BaseModel):
@@ -40,7 +39,7 @@ AnyDescription = TypeVar("AnyDescription", bound=Description)
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
-    partial = _partial(path)
+    partial = partial_path(path)
     try:
         with partial.open("xb") as file:
             yield file
@@ -57,12 +56,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path]:
+def write_whole(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CannotWriteError.
 
     Its parents are not made: a folder that vanished is not made again.
     """
-    partial = _partial(path)
+    partial = partial_path(path)
     try:
         partial.mkdir()
         yield partial
@@ -78,7 +77,7 @@ def sealing(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path
         raise CannotWriteError(f"cannot write {path}: {reason}") from error
 
 
-def unsealed(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
+def read_whole(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
     """The description of a folder whose files are as they were written; raises DamagedError for any other.
 
     Raises CheckpointError for a folder of another format than `version`, OSError if a file cannot be read.
@@ -94,7 +93,7 @@ def unsealed(path: Path, kind: str, version: int, fields: type[AnyDescription]) 
 
 
 def read_description(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
-    """What <kind>.json of a folder says, whether or not its other files are whole; raises as `unsealed` does."""
+    """What <kind>.json of a folder says, whether or not its other files are whole; raises as `read_whole` does."""
     found = read_json(path / f"{kind}.json")
     if isinstance(found, dict) and found.get("format", version) != version:
         other = one_line(repr(found["format"]), 60)
@@ -143,5 +142,16 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(PARTIAL.format(path.name).replace("*", secrets.token_hex(4)))
+def partial_path(path: Path) -> Path:
+    """A new name next to `path`, for what will replace it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def is_partial(name: str) -> bool:
+    """Whether this is the name of something that is being written, or was when its writer was killed."""
+    return name.startswith(".") and name.endswith(".partial")
+
+
+def partials_of(path: Path) -> list[Path]:
+    """What is being written as `path`, or was when its writer was killed."""
+    return [*path.parent.glob(f".{path.name}.*.partial")]
