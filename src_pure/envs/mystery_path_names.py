@@ -16,7 +16,7 @@ EASY_PATH_PROGRESS = 0.1
 
 
 def mystery_path_task(
-    env_name: str = "MysteryPath-Grid-v0",
+    env_name: str,
     time_limit: PositiveInt | None = None,
     origin_sides: tuple[int, ...] = SIDES,
     show_origin: bool | None = None,

@@ -1,4 +1,4 @@
-"""What an environment may have besides the methods of `Environment`, and what holds for one that has it not.
+"""What an environment may have besides the methods of `Environment`, and the defaults for what it leaves out.
 
 A class needs no base and no mention of these protocols: it has an attribute of that name, or leaves it out.
 """
