@@ -1,0 +1,183 @@
+"""Whether two checkouts train bit for bit alike: python scripts/compare_checkouts.py --before PATH --after PATH
+
+Each checkout trains the same small configurations with its own code, in this Python. Every column of the tables and
+every array of the last checkpoint is compared bit by bit. Exit code 0 if none differs, 1 if any does.
+"""
+
+if __name__ == "__main__":
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+
+from src_pure.errors import ConfigError, Parser, guarded
+
+SMALL = "num_envs=8 num_steps=16 total_steps=768 policy.head_size=16 checkpoint.metric=null"
+SMALL_EVALUATION = "evaluation.num_episodes=8 evaluation.interval=3 evaluation.max_steps=40"
+PPO, A2C = "algo=ppo algo.num_minibatches=2 algo.update_epochs=2", "algo=a2c"
+ONE_LAYER = "model.d_model=16 model.num_heads=2 model.d_head=8 model.d_ffc=16"
+LAYERS = f"model.num_layers=2 {ONE_LAYER}"
+WINDOW = "model.memory_len=8"
+MYSTERY_PATH = "task=mysterypath task.time_limit=10"
+CASES = {
+    "tmaze v1, agalite, ppo, bootstrap, 2 seeds": (
+        f"task=tmaze task.variant=v1 task.corridor_len=5 task.time_limit=6 model=agalite {LAYERS} {PPO} "
+        "vector.truncation=bootstrap num_seeds=2"
+    ),
+    "tmaze v2, agalite paper r 3, a2c": (
+        f"task=tmaze task.corridor_len=5 model=agalite {LAYERS} model.frequencies=paper model.r=3 {A2C}"
+    ),
+    "tmaze v2, galite, a2c, annealed, 2 seeds": (
+        f"task=tmaze task.corridor_len=5 model=galite {LAYERS} {A2C} algo.anneal_lr=true num_seeds=2"
+    ),
+    "tmaze v2, gtrxl, ppo, bfloat16": (
+        f"task=tmaze task.corridor_len=5 model=gtrxl {LAYERS} {WINDOW} model.precision=bfloat16 {PPO}"
+    ),
+    "tmaze v2, gru, ppo, no hidden layer in the heads": (
+        f"task=tmaze task.corridor_len=5 model=gru model.size=8 {PPO} policy.head_size=null"
+    ),
+    "memory length, trxl, a2c": f"task=bsuite task.memory_length=4 model=trxl {LAYERS} {WINDOW} {A2C}",
+    "memory size, transformer, ppo": (
+        f"task=bsuite task.env_name=memory_size task.num_bits=3 model=transformer {LAYERS} {WINDOW} {PPO}"
+    ),
+    "distributed memory, rezero, a2c": (
+        f"task=bsuite task.env_name=distributed_memory model=rezero {LAYERS} {WINDOW} {A2C}"
+    ),
+    "mystery path grid, pixels, gru, ppo, pool": (
+        f"{MYSTERY_PATH} encoder=conv encoder.channels=[4] encoder.kernels=[8] encoder.strides=[8] model=gru "
+        f"model.size=8 {PPO} vector.resets=pool vector.reset_ratio=4"
+    ),
+    "mystery path, symbolic, universal, ppo, optimistic": (
+        f"{MYSTERY_PATH} task.env_name=MysteryPath-v0 task.observation=symbolic model=universal {ONE_LAYER} {WINDOW} "
+        f"model.max_iterations=3 {PPO} vector.resets=optimistic vector.reset_ratio=4"
+    ),
+    "mystery path grid, symbolic, integrated, a2c, last action and reward": (
+        f"{MYSTERY_PATH} task.env_name=MysteryPath-Grid-v0 task.observation=symbolic model=integrated {ONE_LAYER} "
+        f"{WINDOW} model.max_iterations=3 {A2C} observation.last_action=true observation.last_reward=true"
+    ),
+    "craftax classic, lstm, ppo": (
+        "task=craftax task.env_name=Craftax-Classic-Symbolic-v1 task.time_limit=30 encoder=mlp encoder.sizes=[16] "
+        f"model=lstm model.size=8 {PPO}"
+    ),
+    "cartpole, galite released post_norm, ppo, annealed, bootstrap": (
+        f"task=gymnax task.env_name=CartPole-v1 task.time_limit=12 model=galite {LAYERS} model.decay=released "
+        f"model.residual=post_norm {PPO} algo.anneal_lr=true algo.clip_value=true vector.truncation=bootstrap"
+    ),
+    "pendulum, mlp, ppo": f"task=gymnax task.env_name=Pendulum-v1 task.time_limit=20 model=mlp {PPO}",
+}
+# keys, and their values, as commits before this script knew them
+RENAMED = {
+    "vector.truncation": ("algo.truncation", {}),
+    "vector.resets": ("task.resets", {}),
+    "vector.reset_ratio": ("task.reset_ratio", {}),
+    "model.residual": ("model.block", {"gated": "gtrxl", "pre_norm": "trxl", "post_norm": "post-ln"}),
+}
+
+
+@guarded
+def main(command_line: Sequence[str] | None = None) -> int:
+    parser = Parser(description="Whether two checkouts train bit for bit alike.")
+    parser.add_argument("--before", type=Path, required=True, help="one checkout")
+    parser.add_argument("--after", type=Path, required=True, help="the other")
+    parser.add_argument("--only", default="", help="configurations whose name holds this text")
+    options = parser.parse_args(command_line)
+    cases = {name: overrides for name, overrides in CASES.items() if options.only in name}
+    if not cases:
+        raise ConfigError(f"--only must be part of a configuration's name, got {options.only!r}: {'; '.join(CASES)}")
+    total = 0
+    for name, overrides in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            runs = train_both([options.before, options.after], overrides.split(), Path(folder))
+            found = differing_bits(*(contents(run) for run in runs))
+        total += sum(found.values())
+        listed = "".join(f"\n    {place}: {bits:,}" for place, bits in found.items() if bits)
+        print(f"{sum(found.values()):>12,} differing bits in {len(found)} arrays  {name}{listed}", flush=True)
+    print(f"{total:>12,} in all")
+    return int(total > 0)
+
+
+def train_both(checkouts: Sequence[Path], overrides: Sequence[str], folder: Path) -> list[Path]:
+    """The run folders of a training of each checkout, which train at the same time."""
+    runs = [folder / "before", folder / "after"]
+    processes = [start(checkout, overrides, run) for checkout, run in zip(checkouts, runs, strict=True)]
+    outputs = [process.communicate()[0] for process in processes]
+    for checkout, process, output in zip(checkouts, processes, outputs, strict=True):
+        if process.returncode:
+            raise ConfigError(f"{checkout} does not train {' '.join(overrides)}: {output.strip()[-1000:]}")
+    return runs
+
+
+def start(checkout: Path, overrides: Sequence[str], run: Path) -> subprocess.Popen:
+    checkout = checkout.resolve()
+    if not (checkout / "trainer_pure.py").is_file():
+        raise ConfigError(f"{checkout} must be a checkout of this project; it has no trainer_pure.py")
+    command = [
+        sys.executable,
+        "trainer_pure.py",
+        *written_for(checkout, [*SMALL.split(), *SMALL_EVALUATION.split(), *overrides]),
+        f"run_dir={run}",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    return subprocess.Popen(
+        command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def written_for(checkout: Path, overrides: Sequence[str]) -> list[str]:
+    """Overrides with the keys and values that a checkout knows."""
+    config = (checkout / "configs/config.yaml").read_text()
+    written = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, field = key.partition(".")
+        if section == "model" and field:
+            model = next(x for x in overrides if x.startswith("model=")).removeprefix("model=")
+            known = f"\n{field}:" in (checkout / f"configs/model/{model}.yaml").read_text()
+        else:
+            known = not field or f"\n{section}:" in config
+        if key in RENAMED and not known:
+            key, values = RENAMED[key]
+            value = values.get(value, value)
+        written.append(f"{key}={value}")
+    return written
+
+
+def contents(run: Path) -> dict[str, np.ndarray]:
+    """Every column of both tables of a run folder and every array of its last checkpoint, by name."""
+    found = {}
+    for table in ("metrics", "evaluation"):
+        frame = pd.read_parquet(run / f"{table}.parquet")
+        found |= {f"{table}.{name}": column.to_numpy() for name, column in frame.items()}
+    last = max(
+        (path for path in (run / "checkpoints").iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
+    )
+    state = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore((last / "state").absolute())
+    return found | {f"checkpoint.{name}": np.asarray(x) for name, x in state.items()}
+
+
+def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """How many bits of each array differ; of one that only one side has, or in another form, all of them."""
+    found = {}
+    for name in sorted(before | after):
+        arrays = [side.get(name) for side in (before, after)]
+        if any(x is None for x in arrays) or len({(x.shape, x.dtype) for x in arrays}) > 1:
+            found[name] = max(8 * x.nbytes or 1 for x in arrays if x is not None)
+        elif arrays[0].dtype == object:  # words
+            found[name] = int(np.sum(arrays[0] != arrays[1]))
+        else:
+            first, second = (np.frombuffer(x.tobytes(), np.uint8) for x in arrays)
+            found[name] = int(np.bitwise_count(first ^ second).sum())
+    return found
+
+
+if __name__ == "__main__":
+    imported()
+    sys.exit(main())
