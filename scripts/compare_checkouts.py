@@ -23,29 +23,25 @@ import pandas as pd
 from src_pure.errors import ConfigError, Parser, guarded
 
 SMALL = "num_envs=8 num_steps=16 total_steps=768 policy.head_size=16 checkpoint.metric=null"
+# every episode ends by itself: what an evaluation counts of one that is cut off is not the same in old commits
 SMALL_EVALUATION = "evaluation.num_episodes=8 evaluation.interval=3 evaluation.max_steps=40"
 PPO, A2C = "algo=ppo algo.num_minibatches=2 algo.update_epochs=2", "algo=a2c"
 ONE_LAYER = "model.d_model=16 model.num_heads=2 model.d_head=8 model.d_ffc=16"
 LAYERS = f"model.num_layers=2 {ONE_LAYER}"
 WINDOW = "model.memory_len=8"
+TMAZE = "task=tmaze task.corridor_len=5 task.time_limit=20"
 MYSTERY_PATH = "task=mysterypath task.time_limit=10"
 CASES = {
     "tmaze v1, agalite, ppo, bootstrap, 2 seeds": (
         f"task=tmaze task.variant=v1 task.corridor_len=5 task.time_limit=6 model=agalite {LAYERS} {PPO} "
         "vector.truncation=bootstrap num_seeds=2"
     ),
-    "tmaze v2, agalite paper r 3, a2c": (
-        f"task=tmaze task.corridor_len=5 model=agalite {LAYERS} model.frequencies=paper model.r=3 {A2C}"
-    ),
+    "tmaze v2, agalite paper r 3, a2c": f"{TMAZE} model=agalite {LAYERS} model.frequencies=paper model.r=3 {A2C}",
     "tmaze v2, galite, a2c, annealed, 2 seeds": (
-        f"task=tmaze task.corridor_len=5 model=galite {LAYERS} {A2C} algo.anneal_lr=true num_seeds=2"
+        f"{TMAZE} model=galite {LAYERS} {A2C} algo.anneal_lr=true num_seeds=2"
     ),
-    "tmaze v2, gtrxl, ppo, bfloat16": (
-        f"task=tmaze task.corridor_len=5 model=gtrxl {LAYERS} {WINDOW} model.precision=bfloat16 {PPO}"
-    ),
-    "tmaze v2, gru, ppo, no hidden layer in the heads": (
-        f"task=tmaze task.corridor_len=5 model=gru model.size=8 {PPO} policy.head_size=null"
-    ),
+    "tmaze v2, gtrxl, ppo, bfloat16": f"{TMAZE} model=gtrxl {LAYERS} {WINDOW} model.precision=bfloat16 {PPO}",
+    "tmaze v2, gru, ppo, no hidden layer in the heads": f"{TMAZE} model=gru model.size=8 {PPO} policy.head_size=null",
     "memory length, trxl, a2c": f"task=bsuite task.memory_length=4 model=trxl {LAYERS} {WINDOW} {A2C}",
     "memory size, transformer, ppo": (
         f"task=bsuite task.env_name=memory_size task.num_bits=3 model=transformer {LAYERS} {WINDOW} {PPO}"
