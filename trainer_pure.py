@@ -32,16 +32,17 @@ from src_pure.errors import (
     NumericalError,
     Parser,
     Preempted,
-    explained,
+    explain,
     guarded,
 )
 from src_pure.models.policy import num_parameters
+from src_pure.runs.columns import main_metric
 from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import train
 from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import StopRequest, stop_on_signals
-from src_pure.runs.resume import Start, find_start, finished, opened
-from src_pure.runs.rundir import RunDir, main_metric
+from src_pure.runs.resume import Start, find_start, finished_summary, open_run
+from src_pure.runs.rundir import RunDir
 
 
 @guarded
@@ -64,11 +65,11 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         stop_request = stack.enter_context(stop_on_signals(experiment.settings.grace_seconds))
         path = experiment.settings.run_dir and Path(experiment.settings.run_dir)
-        run_dir = stack.enter_context(opened(path, experiment))
+        run_dir = stack.enter_context(open_run(path, experiment))
         with stopped_in(run_dir.path, OSError, MemoryError):
-            if finished(run_dir, experiment):
+            if summary := finished_summary(run_dir, experiment):
                 print(f"{experiment.name} is finished: everything is in {run_dir.path}")
-                raise_if_failed(run_dir.summary().model_dump())
+                raise_if_failed(summary.failed, summary.runs)
                 return 0
             start = find_start(run_dir, experiment)
             for line in start.lines:
@@ -88,7 +89,8 @@ def run(
     """
     settings = experiment.settings
     parameters = num_parameters(params_of(experiment))
-    size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps x {settings.num_seeds} runs"
+    size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps"
+    size += f" x {len(experiment.lanes)} runs" if len(experiment.lanes) > 1 else ""
     print(f"{experiment.name}, {parameters:,} parameters: {size} -> {run_dir.path}", flush=True)
     try:
         with ExitStack() as stack, computing(), stopped_in(run_dir.path, OSError, CheckpointError):
@@ -104,10 +106,10 @@ def run(
             run_dir.log(f"error: {error}")
         raise
     except KeyboardInterrupt as error:
-        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.rows else "nothing was done yet"
+        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.parts else "nothing was done yet"
         raise Interrupted(f"interrupted; {kept}") from error
     report(summary, run_dir)
-    raise_if_failed(summary)
+    raise_if_failed(summary["failed"], summary["runs"])
 
 
 @contextmanager
@@ -118,15 +120,14 @@ def stopped_in(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     except BrokenPipeError as error:
         raise CannotWriteError(f"standard output was closed; what was saved in {path} stays") from error
     except kinds as error:
-        raise CannotWriteError(f"stopped in {path}: {explained(error)}; what was saved before stays") from error
+        raise CannotWriteError(f"stopped in {path}: {explain(error)}; what was saved before stays") from error
 
 
-def raise_if_failed(summary: dict[str, Any]) -> None:
-    """Raises NumericalError with the runs of a training that came to its end without them."""
-    failed = summary["failed"]
+def raise_if_failed(failed: dict[str, int], num_runs: int) -> None:
+    """Raises NumericalError if runs of a finished training failed; failed: the update of each, by seed."""
     if failed:
         listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
-        raise NumericalError(f"{len(failed)} of {summary['runs']} runs failed: {listed}")
+        raise NumericalError(f"{len(failed)} of {num_runs} runs failed: {listed}")
 
 
 def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> list[Sink]:

@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
-from src_pure.runs.checkpoint import Checkpoints, named_arrays
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.identity import new_identity
-from src_pure.runs.loop import compile_program
+from src_pure.runs.program import compile_program
 
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160", "num_envs=8"]
 CASES = {"gru": GRU, "gru x 64 seeds": [*GRU, "num_seeds=64"]}
@@ -45,14 +45,15 @@ class Bench:
 
     def __init__(self, overrides: list[str], folder: Path):
         self.experiment = build(compose(overrides))
-        self.program, self.state = compile_program(self.experiment)
+        self.program = compile_program(self.experiment)
+        self.state = self.program.init()
         self.checkpoints = Checkpoints(folder, 2, new_identity({}))
         self.saved = 0
 
     def train(self, num_calls: int) -> None:
         """As many calls of one update, each waited for as the training loop does."""
         for _ in range(num_calls):
-            self.state, _ = jax.block_until_ready(self.program.segment(self.state, self.program.algo, jnp.int32(1)))
+            self.state, _ = jax.block_until_ready(self.program.segment(self.state, 1))
 
     def save(self) -> float:
         """Seconds that training waits for a checkpoint to begin."""
@@ -88,8 +89,8 @@ def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
         with_checkpoint, waited = bench.stretch(num_calls, checkpoint=True)
         longer.append(with_checkpoint - plain[-1])
         blocked.append(waited)
-    settings = bench.experiment.settings
-    steps = settings.steps_per_update * settings.num_seeds * num_calls
+    experiment = bench.experiment
+    steps = experiment.settings.steps_per_update * len(experiment.lanes) * num_calls
     return {
         "MB": sum(x.nbytes for x in named_arrays(bench.state).values()) / 1e6,
         "steps/s": steps / statistics.median(plain),

@@ -19,6 +19,7 @@ from jax import lax
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.device import check_device
+from src_pure.envs.optional import Observes
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.types import Array, Key
@@ -46,7 +47,7 @@ def step_without_resets(env: VectorEnv, key: Key, state, action: Array):
     obs, env_state, reward, *_ = jax.vmap(env.env.step_env, in_axes=(0, 0, 0, None))(
         keys, state.env, action, env.params
     )
-    if hasattr(env.env, "observe"):
+    if isinstance(env.env, Observes):
         obs = jax.vmap(env.env.observe, in_axes=(0, None))(env_state, env.params)
     return state._replace(env=env_state), obs, reward
 

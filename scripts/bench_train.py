@@ -20,8 +20,8 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
-from src_pure.runs.loop import training_keys
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.lanes import training_keys
+from src_pure.train import init_runs, make_train, run_updates
 
 AGALITE = ["model=agalite", "task.corridor_len=160", "num_envs=64", "num_steps=128", "algo.num_minibatches=8"]
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160"]
@@ -43,8 +43,8 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
     experiment = build(compose(overrides))
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
-    algo = runs_of(experiment.algo, settings.num_seeds)
-    state = jax.jit(partial(init_runs, init))(training_keys(settings.seeds), algo)
+    algo = experiment.numbers().algo
+    state = jax.jit(partial(init_runs, init))(training_keys(experiment.lanes), algo)
     segment = jax.jit(partial(run_updates, update, max_updates=1), donate_argnums=0)
     start = time.perf_counter()
     program = segment.lower(state, algo, num_updates=1).compile()
@@ -54,7 +54,7 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
         nonlocal state
         start = time.perf_counter()
         state, _ = jax.block_until_ready(program(state, algo, num_updates=1))
-        return (time.perf_counter() - start) / (settings.steps_per_update * settings.num_seeds)
+        return (time.perf_counter() - start) / (settings.steps_per_update * len(experiment.lanes))
 
     return compile_seconds, program.memory_analysis().temp_size_in_bytes / 1e6, call
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from src_pure.config.targets import TRUST_HELP
 from src_pure.envs.memory_chain import SWEEPS
 from src_pure.errors import ConfigError, Parser, guarded
-from src_pure.runs.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, read_sweep
+from src_pure.results.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, read_sweep
 
 
 @guarded

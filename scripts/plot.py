@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from src_pure.errors import ConfigError, Parser, between, guarded
-from src_pure.runs.plotting import plot_curves, short_labels
-from src_pure.runs.rundir import main_metric, read_metrics
+from src_pure.results.plotting import plot_curves, short_labels
+from src_pure.runs.columns import main_metric
+from src_pure.runs.rundir import read_metrics
 
 FORMATS = (".png", ".pdf", ".svg")
 

@@ -16,9 +16,9 @@ import jax
 from src_pure.config.targets import TRUST_HELP
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, between, guarded
-from src_pure.runs.loop import GENERATOR, training_keys
+from src_pure.lanes import GENERATOR, training_keys
+from src_pure.results.watching import player, write_gif
 from src_pure.runs.policies import Trained, read_trained, with_params
-from src_pure.runs.watching import player, write_gif
 from src_pure.train import make_train
 from src_pure.types import Params
 
@@ -53,13 +53,13 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 def params_for(policy: str, trained: Trained, run: int) -> Params | None:
     """The parameters of a run; of a fresh one those that it began with, of a random one none."""
-    experiment = trained.experiment
+    experiment = trained.experiment_of_run(run)
     if policy == "trained":
         return with_params(experiment, trained.params_of_run(run), trained.checkpoint.path)
     if policy == "random":
         return None
     init, _ = make_train(experiment.env, experiment.policy)
-    return jax.jit(init)(training_keys(experiment.settings.seeds)[run], experiment.algo).learner.params
+    return jax.jit(init)(training_keys(experiment.lanes)[0], experiment.algo).learner.params
 
 
 @guarded
@@ -69,11 +69,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
     trained = read_trained(options.run_dir, options.trust)
     for line in trained.problems:
         print(line, file=sys.stderr)
-    trained.params_of_run(options.run)  # a run that does not exist is refused for every policy
+    experiment = trained.experiment_of_run(options.run)
     with computing():
         params = params_for(options.policy, trained, options.run)
         keys = jax.random.split(jax.random.key(options.seed, impl=GENERATOR), options.episodes)
-        play = player(trained.experiment, params, options.greedy, options.max_steps)
+        play = player(experiment, params, options.greedy, options.max_steps)
         episodes = [play(key) for key in keys]
     out = options.out or options.run_dir / "plots" / f"{options.policy}.gif"
     write_gif(episodes, out)

@@ -1,7 +1,7 @@
 """The only reader of the configuration: YAML and overrides -> typed objects, or an error that says what to change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -9,42 +9,24 @@ import jax
 
 from src_pure.algos.base import Algorithm
 from src_pure.config.compose import compose
-from src_pure.config.files import to_yaml
 from src_pure.config.names import COMPONENTS, known_names
 from src_pure.config.settings import Observation, Settings
 from src_pure.config.targets import instantiate
 from src_pure.config.validation import check_name, check_plain, validate
 from src_pure.device import check_device
+from src_pure.envs import optional
 from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete
-from src_pure.envs.vector import Resets, Truncation, VectorEnv
+from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, naming, shown
+from src_pure.experiment import LANES, Experiment, points_of, side_by_side
+from src_pure.lanes import SeedLanes
 from src_pure.models.policy import ActorCritic
-from src_pure.types import PositiveInt
 
 __all__ = ["ConfigError", "Experiment", "build", "compose"]
 
-BATCHING = ("reset_ratio", "resets")  # keys of a task that are not its environment's but VectorEnv's
 ENDLESS = 10_000  # steps after which evaluation cuts off an episode that may never end
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that a configuration says, as objects."""
-
-    name: str  # <task>-<model>-<algo>
-    settings: Settings
-    env: VectorEnv
-    evaluation_env: VectorEnv
-    evaluation_steps: int  # after which an episode is cut off
-    policy: ActorCritic
-    algo: Algorithm
-    config: dict[str, Any]  # resolved; alone it reproduces the run
-
-    @property
-    def config_yaml(self) -> str:
-        return to_yaml(self.config)
 
 
 def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
@@ -56,39 +38,34 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"a configuration must be keys and values, got {shown(config)}")
     check_plain(config)
     check_device()
+    if LANES in config:
+        return side_by_side([build(point, trust) for point in points_of(config)])
     for name in COMPONENTS:
         if not isinstance(config.get(name), dict) or "_target_" not in config[name]:
             wanted = f"one of {', '.join(known_names(name))}, as a section with its _target_"
             raise ConfigError(f"{name} must be {wanted}, got {shown(config.get(name))}")
     settings = validate(Settings, {key: value for key, value in config.items() if key not in COMPONENTS}, "")
     _check_sizes(settings)
-    task, params, batching = _build_task(config["task"], settings.observation, trust)
-    truncation = validate(Truncation, config["algo"].get("truncation", "terminate"), "algo.truncation")
-    # one episode of each is looked at: where worlds take long to make, none is made for a second one
-    evaluation = batching | {"resets": "pool" if batching["reset_ratio"] > 1 else "on_demand"}
+    task = _build_task(config["task"], settings.observation, trust)
+    env, evaluation_env = _build_envs(task, settings)
     given = settings.model_dump(exclude_unset=True)  # typed, so that a file holds 8 where 8.0 was typed
     config = {key: given.get(key, value) for key, value in config.items()}
     return Experiment(
         name="-".join(check_name(config[name].get("name", name), f"{name}.name") for name in ("task", "model", "algo")),
         settings=settings,
-        env=VectorEnv(task, params, settings.num_envs, truncation, **batching),
-        evaluation_env=VectorEnv(task, params, settings.evaluation.num_episodes, **evaluation),
+        env=env,
+        evaluation_env=evaluation_env,
         evaluation_steps=settings.evaluation.max_steps or _longest_episode(task),
         policy=_build_policy(config, settings, task, trust),
         algo=_build_algo(config["algo"], settings, trust),
+        lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
         config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
     )
 
 
-def _build_task(
-    component: dict[str, Any], observation: Observation, trust: Sequence[str]
-) -> tuple[Environment, Any, dict[str, Any]]:
-    """(the environment of a task with the observations asked for, its parameters, how a batch of it is reset)."""
-    batching = {
-        "reset_ratio": validate(PositiveInt, component.get("reset_ratio", 1), "task.reset_ratio"),
-        "resets": validate(Resets, component.get("resets", "on_demand"), "task.resets"),
-    }
-    task = instantiate({key: value for key, value in component.items() if key not in BATCHING}, "task", trust)
+def _build_task(component: dict[str, Any], observation: Observation, trust: Sequence[str]) -> Environment:
+    """The environment of a task, with the observations asked for."""
+    task = instantiate(component, "task", trust)
     if observation.last_action or observation.last_reward:
         task = WithHistory(task, **observation.model_dump())
     with naming("task"):
@@ -97,7 +74,17 @@ def _build_task(
         task.observation_space(params)
     if not (isinstance(space, Discrete) or (isinstance(space, Box) and len(space.shape) == 1)):
         raise ConfigError(f"task must have actions that are Discrete, or a Box of one dimension, got {space}")
-    return task, params, batching
+    return task
+
+
+def _build_envs(task: Environment, settings: Settings) -> tuple[VectorEnv, VectorEnv]:
+    """The environments of training and of evaluation."""
+    params, vector = task.default_params, settings.vector
+    ratio = vector.reset_ratio or optional.reset_ratio(task)
+    env = VectorEnv(task, params, settings.num_envs, vector.truncation, ratio, vector.resets)
+    # In evaluation each environment plays one episode: where a world takes long to make, no second one is made.
+    resets = "pool" if ratio > 1 else "on_demand"
+    return env, VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=ratio, resets=resets)
 
 
 def _build_policy(config: dict[str, Any], settings: Settings, task: Environment, trust: Sequence[str]) -> ActorCritic:
@@ -114,7 +101,7 @@ def _build_policy(config: dict[str, Any], settings: Settings, task: Environment,
 
 
 def _build_algo(component: dict[str, Any], settings: Settings, trust: Sequence[str]) -> Algorithm:
-    algo = instantiate({key: value for key, value in component.items() if key != "truncation"}, "algo", trust)
+    algo = instantiate(component, "algo", trust)
     with naming("algo"):
         algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
     try:
@@ -126,9 +113,8 @@ def _build_algo(component: dict[str, Any], settings: Settings, trust: Sequence[s
 
 def _longest_episode(task: Environment) -> int:
     """Steps after which every episode has ended, as far as the environment says so."""
-    task = task.env if isinstance(task, WithHistory) else task
-    steps = task.longest_episode(task.default_params) if hasattr(task, "longest_episode") else ENDLESS
-    return min(steps, 2**31 - 1)  # they are counted in 32 bits
+    steps = optional.longest_episode(task, task.default_params)
+    return ENDLESS if steps is None else min(steps, 2**31 - 1)  # they are counted in 32 bits
 
 
 def _check_encoder(encoder: nn.Module, space: Box) -> None:

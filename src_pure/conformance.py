@@ -184,6 +184,9 @@ class NoiseEnv(NamedTuple):
     def reset(self, key: Key) -> tuple[tuple[()], Timestep]:
         return (), self._timestep(key, jnp.ones(self.num_envs, bool))
 
+    def refresh(self, key: Key, state: tuple[()]) -> tuple[()]:
+        return state
+
     def step(self, key: Key, state: tuple[()], action: Array) -> tuple[tuple[()], Timestep]:
         key_end, key_obs = jax.random.split(key)
         ended = jax.random.bernoulli(key_end, RESET_RATE, (self.num_envs,)).at[0].set(False)

@@ -143,7 +143,7 @@ def guarded(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[s
             code = exit_code(error)
             if code is None:
                 raise
-            return stop(code, explained(error))
+            return stop(code, explain(error))
 
     return run
 
@@ -160,7 +160,7 @@ def exit_code(error: BaseException) -> int | None:
     return getattr(error, "exit_code", None)
 
 
-def explained(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """What an error says, in words that stand alone."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.envs.base import VecEnv
+from src_pure.envs.base import EnvParams, VecEnv, with_params
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
@@ -14,18 +14,20 @@ from src_pure.train import episode_sums, policy_step
 from src_pure.types import Actor, Array, Key, Metrics, Params, Timestep
 
 
-def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[[Key, Params, Array | bool], Metrics]:
+def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[..., Metrics]:
     """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
 
-    greedy, which may be traced: the likeliest action instead of a sampled one.
+    greedy, which may be traced: the likeliest action instead of a sampled one. A last argument, `task`, holds the
+    numbers of the environment; None: those that `env` was built with.
     The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: how many of the episodes were cut off
     after max_steps. These count as far as they came, without success.
     """
 
     @in_32_bits
-    def evaluate(key: Key, params: Params, greedy: Array | bool) -> Metrics:
+    def evaluate(key: Key, params: Params, greedy: Array | bool, task: EnvParams | None = None) -> Metrics:
+        own_env = with_params(env, task)
         key_reset, key_run = jax.random.split(key)
-        env_state, timestep = env.reset(key_reset)
+        env_state, timestep = own_env.reset(key_reset)
         actor = Actor(env_state, timestep, policy.initialize_carry(env.num_envs))
 
         def going_on(loop):
@@ -38,7 +40,7 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
             carry, output = policy_step(policy.apply, params, actor.carry, actor.timestep.obs, actor.timestep.reset)
             sampled = distribution.sample(key_action, output.logits)
             action = jnp.where(greedy, distribution.mode(output.logits), sampled)
-            env_state, timestep = env.step(key_env, actor.env_state, action)
+            env_state, timestep = own_env.step(key_env, actor.env_state, action)
             first_end = timestep._replace(finished=timestep.finished & playing)
             episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))
             return Actor(env_state, timestep, carry), playing & ~timestep.finished, episodes, time + 1

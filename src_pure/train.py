@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jax import lax
 
 from src_pure.algos.base import Algorithm, Apply
-from src_pure.envs.base import VecEnv
+from src_pure.envs.base import EnvParams, VecEnv, with_params
 from src_pure.models.policy import ActorCritic
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
@@ -28,12 +28,14 @@ from src_pure.types import (
     Trajectory,
 )
 
-InitFn = Callable[[Key, Algorithm], TrainState]
-UpdateFn = Callable[[TrainState, Algorithm], tuple[TrainState, Metrics]]
+InitFn = Callable[..., TrainState]  # (key, algo, task=None)
+UpdateFn = Callable[..., tuple[TrainState, Metrics]]  # (state, algo, task=None)
 
 
 def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
+
+    Both take the numbers of the environment as a last argument, `task`; None: those that `env` was built with.
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
     under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many observations and rewards
@@ -42,21 +44,21 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
     apply = policy.apply
 
     @in_32_bits
-    def init(key: Key, algo: Algorithm) -> TrainState:
+    def init(key: Key, algo: Algorithm, task: EnvParams | None = None) -> TrainState:
         key_params, key_env, key_run = jax.random.split(key, 3)
-        env_state, timestep = env.reset(key_env)
+        env_state, timestep = with_params(env, task).reset(key_env)
         carry = policy.initialize_carry(env.num_envs)
         params = policy.init(key_params, carry, timestep.obs[None], timestep.reset[None])
         learner = Learner(params, algo.optimizer().init(params))
         return TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
 
     @in_32_bits
-    def update(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, algo: Algorithm, task: EnvParams | None = None) -> tuple[TrainState, Metrics]:
+        own_env = with_params(env, task)
         key, key_rollout, key_learn, key_refresh = jax.random.split(state.key, 4)
         params, start = state.learner.params, state.actor
-        if hasattr(env, "refresh"):
-            start = start._replace(env_state=env.refresh(key_refresh, start.env_state))
-        actor, trajectory, episodes = rollout(key_rollout, env, apply, params, start, algo.num_steps)
+        start = start._replace(env_state=own_env.refresh(key_refresh, start.env_state))
+        actor, trajectory, episodes = rollout(key_rollout, own_env, apply, params, start, algo.num_steps)
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
         (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
@@ -132,28 +134,33 @@ def runs_of(algo: Algorithm, num_runs: int) -> Algorithm:
     return jax.tree.map(lambda x: jnp.full(num_runs, x, jnp.float32), algo)
 
 
-def init_runs(init: InitFn, keys: Key, algo: Algorithm) -> TrainState:
-    """One TrainState whose leaves have an axis of runs in front; keys [R], leaves of algo [R].
+def init_runs(init: InitFn, keys: Key, algo: Algorithm, task: EnvParams | None = None) -> TrainState:
+    """One TrainState whose leaves have an axis of runs in front; keys [R], leaves of algo and task [R].
 
     Run after run, not vmapped: initialisation is not the hot path, and vmapped QR factorisations can deadlock on CPU.
     """
-    return lax.map(lambda x: init(*x), (keys, algo))
+    return lax.map(lambda x: init(*x), (keys, algo, task))
 
 
 @in_32_bits
 def run_updates(
-    update: UpdateFn, state: TrainState, algo: Algorithm, num_updates: Array, max_updates: int
+    update: UpdateFn,
+    state: TrainState,
+    algo: Algorithm,
+    num_updates: Array,
+    max_updates: int,
+    task: EnvParams | None = None,
 ) -> tuple[TrainState, Metrics]:
     """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
 
-    num_updates may be traced, so that segments of any length are calls of one compiled program. A run whose loss,
-    parameters, observations or rewards stop being numbers keeps its parameters from then on: state.update [R] says how
-    far each came. Its optimiser's state is NaN, so that it does not begin to learn again; keeping all of the old state
-    would cost memory.
+    Leaves of state, algo and task have an axis of runs in front. num_updates may be traced, so that segments of any
+    length are calls of one compiled program. A run whose loss, parameters, observations or rewards stop being finite
+    keeps its parameters from then on: state.update [R] says how far each came. Its optimiser's state is NaN, so that it
+    does not begin to learn again; keeping all of the old state would cost memory.
     """
 
-    def update_while_finite(state: TrainState, algo: Algorithm) -> tuple[TrainState, Metrics]:
-        new_state, metrics = update(state, algo)
+    def update_while_finite(state: TrainState, algo: Algorithm, task: EnvParams | None) -> tuple[TrainState, Metrics]:
+        new_state, metrics = update(state, algo, task)
         finite = (
             jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"]) & (metrics["nonfinite_inputs"] == 0)
         )
@@ -164,12 +171,12 @@ def run_updates(
         return new_state._replace(learner=Learner(params, opt_state), update=done), metrics
 
     step = jax.jit(jax.vmap(update_while_finite))  # traced once, though its shapes are asked for first
-    shapes = jax.eval_shape(step, state, algo)[1]
+    shapes = jax.eval_shape(step, state, algo, task)[1]
     metrics = jax.tree.map(lambda x: jnp.zeros((max_updates, *x.shape), x.dtype), shapes)
 
     def body(i: Array, loop: tuple[TrainState, Any]):
         state, metrics = loop
-        state, row = step(state, algo)
+        state, row = step(state, algo, task)
         return state, jax.tree.map(lambda table, x: lax.dynamic_update_index_in_dim(table, x, i, 0), metrics, row)
 
     return lax.fori_loop(0, num_updates, body, (state, metrics))

@@ -1,6 +1,6 @@
 """The vocabulary of the project. Everything is time-major, [T, B, ...], and every state holds arrays only."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 from annotated_types import Ge, Gt, Interval, Lt
@@ -21,6 +21,10 @@ NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]
 PositiveOrInf = Annotated[float, Gt(0)]
 UnitFloat = Annotated[float, Interval(ge=0, le=1)]
+
+# choices of a batch of environments, see envs/vector.py
+Truncation = Literal["terminate", "bootstrap"]
+Resets = Literal["on_demand", "optimistic", "pool"]
 
 
 class Timestep(NamedTuple):

@@ -107,4 +107,4 @@ class BrokenTMaze(TMaze):
 class ForeverTMaze(TMaze):
     """A T-Maze that does not say how long an episode can be."""
 
-    longest_episode = property()
+    longest_episode = None

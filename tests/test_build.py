@@ -84,7 +84,7 @@ def test_published_craftax_hyperparameters():
     assert (built.policy.head_size, built.policy.head_activation) == (128, "relu")
     assert built.policy.encoder.sizes == (128,) and built.policy.memory.eta == 8
     assert (built.env.reset_ratio, built.evaluation_env.reset_ratio) == (16, 16)
-    assert build(compose(["task=mysterypath", "task.resets=pool"])).env.resets == "pool"
+    assert build(compose(["task=mysterypath", "vector.resets=pool"])).env.resets == "pool"
 
 
 @pytest.mark.parametrize("task", ["memory_length", "memory_size", "distributed_memory"])
@@ -145,7 +145,9 @@ WRONG = {
     "algo.gamma=1.5": "algo.gamma must be less than or equal to 1, got 1.5",
     "algo.gamma=nan": "algo.gamma must be",
     "algo.learning_rate=inf": "algo.learning_rate must be",
-    "algo.truncation=stop": "algo.truncation must be 'terminate' or 'bootstrap', got 'stop'",
+    "vector.truncation=stop": "vector.truncation must be 'terminate' or 'bootstrap', got 'stop'",
+    "algo.truncation=bootstrap": "unknown key algo.truncation; did you mean vector.truncation?",
+    "task=craftax task.reset_ratio=4": "unknown key task.reset_ratio; did you mean vector.reset_ratio?",
     "seed=-1": "seed must be greater than or equal to 0, got -1",
     "seed=4294967296": "seed must be less than 2147483648",
     "seed=1,2": "seed must be one value, got 1,2",
@@ -170,8 +172,8 @@ WRONG = {
     "task=gymnax task.env_name=MemoryChain-bsuite +task.params.length=3": "must be one of memory_length, got 'length'",
     "task=gymnax task.time_limit=0": "task.time_limit must be greater than 0, got 0",
     "task=craftax task.env_name=Craftax-Classic-v1": "Craftax-Classic-Symbolic-v1, Craftax-Classic-Pixels-v1, got",
-    "task=craftax task.resets=none": "task.resets must be 'on_demand', 'optimistic' or 'pool', got 'none'",
-    "task=craftax task.reset_ratio=0": "task.reset_ratio must be greater than 0, got 0",
+    "task=craftax vector.resets=none": "vector.resets must be 'on_demand', 'optimistic' or 'pool', got 'none'",
+    "task=craftax vector.reset_ratio=0": "vector.reset_ratio must be greater than 0, got 0",
     "encoder=conv": "encoder: conv needs pixels [width, height, channels], but the task's observation has shape [16]",
     "task=mysterypath task.observation=symbolic encoder=conv": "observation has shape [152]; choose encoder=mlp",
     "task=mysterypath encoder=conv encoder.kernels=[8,4,10]": "a kernel of 10 is larger than what is left",

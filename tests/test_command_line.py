@@ -14,7 +14,8 @@ import yaml
 
 import trainer_pure
 from src_pure.errors import ConfigError
-from src_pure.runs import loop
+from src_pure.experiment import Experiment
+from src_pure.lanes import Numbers
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
@@ -141,9 +142,14 @@ def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys)
 
 def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):
     """Also when continued after the failure; the other run gives the numbers that it gives beside a healthy one."""
-    runs_of = loop.runs_of
+    numbers = Experiment.numbers
     rates = jnp.array([2.5e-4, 1e38], jnp.float32)
-    monkeypatch.setattr(loop, "runs_of", lambda algo, num_runs: runs_of(algo, num_runs).replace(learning_rate=rates))
+
+    def with_rates(experiment):
+        algo, task = numbers(experiment)
+        return Numbers(algo.replace(learning_rate=rates), task)
+
+    monkeypatch.setattr(Experiment, "numbers", with_rates)
     folder = tmp_path / "run"
     command = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", f"run_dir={folder}"]
     assert trainer_pure.main([*command, "checkpoint.updates=5"]) == 3

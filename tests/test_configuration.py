@@ -1,5 +1,6 @@
 """What a command line and a configuration file may say: the grammar, its hints, and odd files."""
 
+import inspect
 import os
 import re
 import time
@@ -11,7 +12,9 @@ import trainer_pure
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.files import MAX_BYTES, parse_yaml, to_yaml
+from src_pure.config.names import COMPONENTS, known_names
 from src_pure.config.settings import Settings, is_text, keys_of
+from src_pure.config.targets import resolve
 from src_pure.errors import ConfigError
 
 TEXTS = [
@@ -23,6 +26,7 @@ TEXTS = [
 def test_text_is_what_the_settings_declare():
     assert {key for key in keys_of(Settings) if is_text(key)} == {
         *("run_dir", "warm_start", "resume", "policy.head_activation", "checkpoint.metric"),
+        *("vector.truncation", "vector.resets"),
         *("wandb.mode", "wandb.project", "wandb.group", "wandb.name"),
     }
     assert is_text("task.name") and is_text("model._target_") and not is_text("task.env_name")
@@ -336,3 +340,17 @@ def test_other_wrong_values_are_named(override, error):
 def test_one_experiment_at_a_time():
     with pytest.raises(ConfigError, match=r"leave out \+tmaze=lstm"):
         compose(["+tmaze=gru", "+tmaze=lstm"])
+
+
+@pytest.mark.parametrize("group", COMPONENTS)
+def test_defaults_of_files_and_classes_agree(group):
+    """Of the files that name one class, one holds just the defaults of the class; the others are variants."""
+    differing = {}
+    for name in known_names(group):
+        component = compose([f"{group}={name}"])[group]
+        parameters = inspect.signature(resolve(component["_target_"], group, ())).parameters
+        defaults = {key: x.default for key, x in parameters.items() if key != "name" and x.default is not x.empty}
+        given = {key: tuple(x) if isinstance(x, list) else x for key, x in component.items() if key in defaults}
+        wrong = {key: (x, defaults[key]) for key, x in given.items() if x != defaults[key]}
+        differing.setdefault(component["_target_"], []).append(wrong)
+    assert {target: min(wrong, key=len) for target, wrong in differing.items()} == {target: {} for target in differing}

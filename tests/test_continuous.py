@@ -7,10 +7,10 @@ import pytest
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.evaluate import make_evaluate
-from src_pure.runs.loop import training_keys
-from src_pure.train import init_runs, make_train, rollout, run_updates, runs_of
+from src_pure.lanes import SeedLanes, training_keys
+from src_pure.train import init_runs, make_train, rollout, run_updates
 
-PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "algo.truncation=bootstrap"]
+PENDULUM = ["task=gymnax", "task.env_name=Pendulum-v1", "vector.truncation=bootstrap"]
 TINY = ["model=gru", "model.size=8", "num_envs=8", "num_steps=16", "policy.head_size=null", "task.time_limit=5"]
 
 
@@ -51,7 +51,7 @@ def test_ppo_learns_to_swing_a_pendulum_up():
     experiment = build(compose([*PENDULUM, *sizes, *numbers, "algo.update_epochs=5", "evaluation.num_episodes=64"]))
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = jax.jit(make_evaluate(experiment.evaluation_env, experiment.policy, 200))
-    algo, num_updates = runs_of(experiment.algo, 1), experiment.settings.num_updates
+    algo, num_updates = experiment.numbers().algo, experiment.settings.num_updates
 
     def returns(state):
         """Mean return, (greedy, sampled)."""
@@ -60,7 +60,7 @@ def test_ppo_learns_to_swing_a_pendulum_up():
         assert all(score["episodes"] == 64 for score in scores)
         return [score["sum/episode_return"] / 64 for score in scores]
 
-    state = jax.jit(init_runs, static_argnums=0)(init, training_keys([0]), algo)
+    state = jax.jit(init_runs, static_argnums=0)(init, training_keys(SeedLanes([0])), algo)
     assert max(returns(state)) < -1000
     state, _ = jax.jit(lambda state: run_updates(update, state, algo, num_updates, num_updates))(state)
     assert all(-500 < score < -100 for score in returns(state))

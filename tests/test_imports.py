@@ -1,7 +1,8 @@
 """Imports go down only.
 
-errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs <- trainer_pure
-errors, types <- config <- build
+errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
+envs, algos <- lanes <- experiment <- build; errors, types <- config <- build
+runs <- results <- scripts; runs <- trainer_pure
 """
 
 import ast
@@ -16,7 +17,7 @@ BELOW = {
     "types": set(),
     "interrupt": {"errors"},
     "ops": {"types"},
-    "envs": {"types", "ops"},
+    "envs": {"errors", "types", "ops"},
     "models": {"types", "ops"},
     "algos": {"types", "ops"},
 }
@@ -24,8 +25,11 @@ BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["config"] = {"types", "errors"}
-BELOW["build"] = BELOW["train"] | {"config", "errors", "device"}
+BELOW["lanes"] = {"types", "errors", "ops", "algos", "envs"}
+BELOW["experiment"] = BELOW["lanes"] | {"lanes", "config", "models"}
+BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes", "experiment"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
+BELOW["results"] = BELOW["runs"] | {"runs"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
 
 

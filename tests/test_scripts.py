@@ -11,9 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from src_pure.runs.sealed import replacing
+from src_pure.runs.atomic import replacing
+from src_pure.runs.columns import to_arrow
 from tests.conftest import REPOSITORY
-from tests.runs.frames import metrics_frame
+from tests.runs.frames import metrics_frame, write_part
 
 FOLDER = REPOSITORY / "scripts"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
@@ -40,7 +41,7 @@ def run(tmp_path):
     """The metrics of a run folder."""
     path = tmp_path / "run"
     path.mkdir()
-    metrics_frame(range(1, 7)).to_parquet(path / "metrics.parquet")
+    write_part(path / "metrics.parquet", to_arrow(metrics_frame(range(1, 7))), 1, 6, None)
     return path
 
 
@@ -169,6 +170,6 @@ def test_a_folder_in_place_of_a_file_is_called_by_its_name(tmp_path):
     assert caught.value.filename == str(tmp_path / "picture.png") and ".partial" not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [["run=0", "run=1"], ["run=\u0663"], ["run="], ["out=a", "out=b"]])
-def test_options_of_export_are_given_once_and_in_plain_digits(scripts, options, tmp_path, capsys):
+@pytest.mark.parametrize("options", [["--run", ""], ["--run", "first"], ["run=0"], ["--run", "0", "--metric", "loss"]])
+def test_options_of_export_are_flags(scripts, options, tmp_path, capsys):
     refused(scripts["export"], [tmp_path, *options], capsys)

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 
 import chex
 import jax
@@ -16,17 +17,17 @@ from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.config.targets import instantiate
 from src_pure.envs.mystery_path import MysteryPath
-from src_pure.envs.tmaze import TMaze
+from src_pure.envs.tmaze import TMaze, TMazeParams
 from src_pure.envs.vector import VectorEnv
 from src_pure.evaluate import make_evaluate
+from src_pure.lanes import Numbers, SeedLanes, evaluation_keys, repeat, training_keys
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
-from src_pure.runs.loop import evaluation_keys, training_keys
 from src_pure.runs.policies import params_of
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.train import init_runs, make_train, run_updates
 from tests.probes import Probe, probe_params
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
@@ -42,7 +43,7 @@ def make(memory, num_envs=4, truncation="terminate", time_limit=None):
 def train_runs(keys, learning_rates):
     """(state, metrics) of two updates of a run for each key and learning rate."""
     init, update = make_train(*make(GRU(8)))
-    algo = runs_of(SMALL, len(keys)).replace(learning_rate=learning_rates)
+    algo = repeat(Numbers(SMALL, None), len(keys)).algo.replace(learning_rate=learning_rates)
     return run_updates(update, init_runs(init, keys, algo), algo, 2, 2)
 
 
@@ -54,9 +55,44 @@ def numbers(state):
     return jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state)
 
 
+@jax.jit
+def train_tasks(keys, tasks):
+    """(state, metrics, scores) of two updates and an evaluation of a run for each key and each task's numbers."""
+    env, policy = make(GRU(8))
+    init, update = make_train(env, policy)
+    algo = repeat(Numbers(SMALL, None), len(keys)).algo
+    state, metrics = run_updates(update, init_runs(init, keys, algo, tasks), algo, 2, 2, tasks)
+    evaluate = make_evaluate(env, policy, max_steps=20)
+    scores = jax.vmap(lambda key, params, task: evaluate(key, params, False, task))(keys, state.learner.params, tasks)
+    return state, metrics, scores
+
+
+def train_corridor(key, corridor_len, time_limit):
+    """The same for one run, by an environment that was built with these numbers."""
+    env = TMaze(corridor_len=corridor_len, time_limit=time_limit)
+    env, (_, policy) = VectorEnv(env, env.default_params, 4), make(GRU(8))
+    init, update = make_train(env, policy)
+    algo = repeat(Numbers(SMALL, None), 1).algo
+    state, metrics = run_updates(update, init_runs(init, key[None], algo), algo, 2, 2)
+    state, metrics = jax.tree.map(lambda x: x[0], state), jax.tree.map(lambda x: x[:, 0], metrics)
+    return state, metrics, make_evaluate(env, policy, max_steps=20)(key, state.learner.params, False)
+
+
+def test_corridors_side_by_side_equal_each_corridor_alone():
+    """Numbers of the task may be traced, and integers stay integers."""
+    lengths, limits, keys = [1, 6], [4, 9], training_keys(SeedLanes([0, 0]))
+    state, metrics, scores = train_tasks(keys, TMazeParams(jnp.array(lengths), jnp.array(limits)))
+    assert state.actor.env_state.env.position.dtype == jnp.int32
+    together = (state.actor.env_state, jax.tree.map(lambda x: x.T, metrics), scores)
+    for run, key in enumerate(keys):
+        alone = jax.jit(train_corridor, static_argnums=(1, 2))(key, lengths[run], limits[run])
+        alone = (alone[0].actor.env_state, *alone[1:])
+        assert_close(jax.tree.map(itemgetter(run), together), alone)
+
+
 def test_runs_together_equal_runs_alone():
     """Seeds and settings side by side in one program learn what each learns alone."""
-    keys, rates = training_keys([5, 6, 6]), jnp.array([1e-3, 1e-3, 1e-2])
+    keys, rates = training_keys(SeedLanes([5, 6, 6])), jnp.array([1e-3, 1e-3, 1e-2])
     together, metrics = train_runs(keys, rates)
     for i in range(3):
         alone, own_metrics = train_runs(keys[i : i + 1], rates[i : i + 1])
@@ -69,7 +105,7 @@ def test_runs_together_equal_runs_alone():
 
 @pytest.mark.slow
 def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
-    keys, rates = training_keys([5, 6, 7]), jnp.array([1e-3, 1e38, 1e-3])
+    keys, rates = training_keys(SeedLanes([5, 6, 7])), jnp.array([1e-3, 1e38, 1e-3])
     together, metrics = train_runs(keys, rates)
     healthy, _ = train_runs(keys, jnp.full(3, 1e-3))
     assert together.update.tolist() == [2, 0, 2]
@@ -82,8 +118,8 @@ def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
 
 def test_segments_of_any_length_are_one_program_and_one_training():
     init, update = make_train(*make(GRU(8)))
-    algo = runs_of(SMALL, 2)
-    state = jax.jit(partial(init_runs, init))(training_keys([0, 1]), algo)
+    algo = repeat(Numbers(SMALL, None), 2).algo
+    state = jax.jit(partial(init_runs, init))(training_keys(SeedLanes([0, 1])), algo)
 
     @jax.jit
     @chex.assert_max_traces(n=1)
@@ -100,7 +136,7 @@ def test_segments_of_any_length_are_one_program_and_one_training():
 
 
 def test_state_holds_arrays_only():
-    state, _ = train_runs(training_keys([0]), jnp.array([1e-3]))
+    state, _ = train_runs(training_keys(SeedLanes([0])), jnp.array([1e-3]))
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))
     assert state.update.dtype == jnp.int32
     assert state.update.tolist() == [2]
@@ -158,7 +194,11 @@ def test_many_runs_of_a_deep_model_initialise():
     init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))
     initialise = jax.jit(partial(init_runs, init))
     for attempt in range(10):
-        jax.block_until_ready(initialise(training_keys(range(64 * attempt, 64 * attempt + 64)), runs_of(SMALL, 64)))
+        jax.block_until_ready(
+            initialise(
+                training_keys(SeedLanes(range(64 * attempt, 64 * attempt + 64))), repeat(Numbers(SMALL, None), 64).algo
+            )
+        )
 
 
 def test_evaluation_reads_parameters_alone():
@@ -220,12 +260,12 @@ def test_an_episode_that_is_cut_off_is_not_solved():
 
 
 def test_evaluation_shares_no_randomness_with_training():
-    train, evaluate = training_keys([3]), evaluation_keys([3], 5)
+    train, evaluate = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
     used = {
         tuple(row) for key in (train[0], *jax.random.split(train[0], 64)) for row in [jax.random.key_data(key).tolist()]
     }
     assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
-    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys([3], 6)))
+    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
 
 
 def test_what_a_model_sows_is_a_metric():

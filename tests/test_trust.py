@@ -14,7 +14,8 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.targets import KINDS, instantiate
 from src_pure.errors import ConfigError
-from src_pure.runs import bsuite, policies
+from src_pure.results import bsuite
+from src_pure.runs import policies
 
 GRU = {"_target_": "src_pure.models.rnn.GRU", "size": 8}
 SHELL = "touch {mark}"

@@ -40,7 +40,8 @@ def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
     if key == "defaults":
         return ConfigError("defaults: a configuration file must be resolved, such as the config.yaml of a run")
     known = list(known)
-    closest = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
+    same_last_part = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    closest = same_last_part[:1] or difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
     hint = f"; did you mean {closest[0]}?" if closest else ""
     section = key.rpartition(".")[0]
     known = [name for name in known if name.rpartition(".")[0] == section] or {name.split(".")[0] for name in known}

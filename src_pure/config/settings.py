@@ -7,7 +7,7 @@ import pydantic
 from annotated_types import Gt, Lt, MinLen
 
 from src_pure.config.names import COMPONENTS
-from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt
+from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt, Resets, Truncation
 
 
 def printable(text: str) -> str:
@@ -38,6 +38,12 @@ class Section(pydantic.BaseModel):
         return value
 
 
+class Vector(Section):
+    truncation: Truncation
+    resets: Resets
+    reset_ratio: PositiveInt | None
+
+
 class Observation(Section):
     last_action: bool
     last_reward: bool
@@ -55,11 +61,11 @@ class Evaluation(Section):
 
 
 class Checkpointing(Section):
-    minutes: PositiveFloat | None = 1.0
-    updates: PositiveInt | None = None
-    keep: PositiveInt = 2
-    metric: Text | None = "episode_return"
-    min_episodes: PositiveInt = 100
+    minutes: PositiveFloat | None
+    updates: PositiveInt | None
+    keep: PositiveInt
+    metric: Text | None
+    min_episodes: PositiveInt
 
 
 class Wandb(Section):
@@ -75,19 +81,19 @@ class Settings(Section):
     total_steps: Annotated[int, Gt(0), Lt(2**63)]
     seed: NonNegativeInt
     num_seeds: PositiveInt
-    observation: Observation = Observation(last_action=False, last_reward=False)  # missing in older run folders
+    vector: Vector
+    observation: Observation
     policy: Head
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
     wandb: Wandb
     tensorboard: bool
     run_dir: Folder | None
-    # defaults of configs/config.yaml, for config.yaml files written before there were these keys
-    warm_start: Folder | None = None
-    resume: Literal["auto", "must", "never"] = "auto"
-    resume_anyway: bool = False
-    checkpoint: Checkpointing = Checkpointing()
-    grace_seconds: PositiveFloat = 30.0
+    warm_start: Folder | None
+    resume: Literal["auto", "must", "never"]
+    resume_anyway: bool
+    checkpoint: Checkpointing
+    grace_seconds: PositiveFloat
 
     @property
     def steps_per_update(self) -> int:
@@ -96,10 +102,6 @@ class Settings(Section):
     @property
     def num_updates(self) -> int:
         return self.total_steps // self.steps_per_update
-
-    @property
-    def seeds(self) -> range:
-        return range(self.seed, self.seed + self.num_seeds)
 
 
 def is_section(annotation: Any) -> bool:

@@ -70,7 +70,7 @@ def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()
 def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:
     """The class or function of a dotted name, imported only if it may be."""
     kind, path = KINDS[group], f"{group}._target_"
-    allowed = (kind.home, *checked(trust))
+    allowed = (kind.home, *package_names(trust))
     if not isinstance(name, str) or name.count(".") < 1 or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f"{path} must be the dotted name of a class, got {shown(name)}")
     if not within(name, allowed):
@@ -96,7 +96,7 @@ def imported(module: str) -> Any:
     return importlib.import_module(module)
 
 
-def checked(trust: Sequence[str]) -> tuple[str, ...]:
+def package_names(trust: Sequence[str]) -> tuple[str, ...]:
     """Names of packages; raises ConfigError for anything else."""
     names = (trust,) if isinstance(trust, str) else tuple(trust)
     for name in names:

@@ -18,7 +18,7 @@ def validate(annotation: Any, value: Any, path: str) -> Any:
     try:
         typed = pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
-        raise explained(error, annotation, path) from None
+        raise config_error(error, annotation, path) from None
     except pydantic.errors.PydanticUserError as error:  # an annotation that says nothing about plain values
         raise ConfigError(f"{path} cannot be set in a configuration") from error
     refuse_other_kinds(annotation, value, path)
@@ -41,7 +41,7 @@ def declares(annotation: Any, kind: type) -> bool:
     return annotation is kind or any(declares(part, kind) for part in get_args(annotation))
 
 
-def explained(error: pydantic.ValidationError, annotation: Any, path: str) -> ConfigError:
+def config_error(error: pydantic.ValidationError, annotation: Any, path: str) -> ConfigError:
     """The first thing that pydantic found, in the words of a configuration."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")

@@ -8,17 +8,14 @@ import jax.numpy as jnp
 from src_pure.envs.spaces import Space
 from src_pure.types import Array, Key, Metrics, Timestep
 
-EnvParams = Any  # pytree of numbers; leaves may be traced, so a vmap over them runs different settings side by side
+EnvParams = Any  # pytree of numbers; leaves may be traced, so that a vmap runs different settings side by side
 EnvState = Any
 
 
 class Environment(Protocol):
     """One environment. It never resets itself and never batches; sizes are static fields, numbers are `EnvParams`.
 
-    Where the observation follows from the state alone and is expensive, such as pixels, it may also have
-    `observe(state, params) -> obs`: then a batch draws it once per step, and not for a reset besides. Where every
-    episode ends it may have `longest_episode(params) -> int`, the steps of one: evaluation then waits for the end. For
-    people who watch (scripts/watch.py) it may have `action_names`, one per action, and `caption(state) -> str`.
+    What it may have besides, such as a picture to watch, is in optional.py.
     """
 
     default_params: EnvParams
@@ -40,31 +37,32 @@ class Environment(Protocol):
     def observation_space(self, params: EnvParams) -> Space: ...
 
     def action_space(self, params: EnvParams) -> Space:
-        """Discrete, or a Box of one dimension; what a batch is given outside the box is clipped before `step_env`."""
-
-    def render(self, state: EnvState, params: EnvParams) -> Array:
-        """uint8 [height, width, 3], jittable."""
+        """Discrete, or a Box of one dimension: a batch clips actions to the box before `step_env`."""
 
 
 class VecEnv(Protocol):
-    """A batch of environments that resets itself and keeps episode statistics.
-
-    It may also have `refresh(key, state) -> state`, which training calls before each rollout.
-    """
+    """A batch of environments that resets itself and keeps episode statistics."""
 
     num_envs: int
+    observation_space: Space
+    action_space: Space
 
     def reset(self, key: Key) -> tuple[Any, Timestep]: ...
 
+    def refresh(self, key: Key, state: Any) -> Any:
+        """The state, ready for a rollout: training calls this before each one."""
+
     def step(self, key: Key, state: Any, action: Array) -> tuple[Any, Timestep]: ...
 
-    @property
-    def observation_space(self) -> Space: ...
+    def replace(self, *, params: EnvParams) -> "VecEnv":
+        """The same batch with other numbers, which may be traced; its spaces stay. Used where these are given."""
 
-    @property
-    def action_space(self) -> Space: ...
+
+def with_params(env: VecEnv, params: EnvParams | None) -> VecEnv:
+    """The batch with these numbers in place of its own; None: as it is."""
+    return env if params is None else env.replace(params=params)
 
 
 def typed_like(state: EnvState, other: EnvState) -> EnvState:
-    """state with the dtypes of `other`, none of them weak: inside a loop a state must not change its types."""
+    """state with the dtypes of `other`, never weak ones: inside a loop a state must not change its types."""
     return jax.tree.map(lambda x, like: jnp.asarray(x, jnp.result_type(like)), state, other)

@@ -46,11 +46,14 @@ class Craftax:
     - end: terminated by death (Classic: also in lava) or by beating the last boss, truncated at time_limit steps.
     - state: the package's own, 273 kB (Classic 21 kB).
 
-    The package's variants that reset themselves make a world on every step; these here never reset.
+    The package's variants that reset themselves make a world on every step; this class never resets.
     """
 
     env_name: str = "Craftax-Symbolic-v1"
     time_limit: PositiveInt | None = None  # None: 100,000, Classic 10,000
+
+    numbers = ("time_limit",)
+    reset_ratio = 16
 
     def __post_init__(self):
         check_name(self.env_name, PACKAGES)
@@ -69,7 +72,7 @@ class Craftax:
 
     @cached_property
     def achievements(self) -> dict[str, float]:
-        """What each achievement is worth, by name, in the order of the state's `achievements`."""
+        """The value of each achievement by name, in the order of the state's `achievements`."""
         constants = self._module("constants")
         names = [achievement.name.lower() for achievement in constants.Achievement]
         classic = self._module("constants").__name__.startswith("craftax.craftax_classic")
@@ -90,7 +93,7 @@ class Craftax:
 
     @property
     def _package_params(self) -> Any:
-        """The package's numbers, but without its time limit, which it does not tell from death."""
+        """The package's numbers, but without its time limit, which it does not distinguish from death."""
         return self._environment.default_params.replace(max_timesteps=NO_LIMIT)
 
     def reset_env(self, key: Key, params: CraftaxParams) -> tuple[Array, CraftaxState]:

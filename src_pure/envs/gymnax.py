@@ -19,11 +19,11 @@ from src_pure.types import Array, Key, Metrics, PositiveInt
 GymnaxParams = Any  # the environment's own, a pytree of numbers
 GymnaxState = Any
 
-IMPOSSIBLE = 2**31  # steps that no time limit has
+IMPOSSIBLE = 2**31  # steps, more than any time limit
 
 
 def steps_to_goal(environment, params) -> int:
-    """Of MountainCar, whose goal may lie where the car cannot come to."""
+    """Of MountainCar, whose goal may be out of reach."""
     return 1 if params.max_speed > 0 and params.goal_position <= params.max_position else IMPOSSIBLE
 
 
@@ -32,7 +32,7 @@ def steps_to_query(environment, params) -> int:
     return params.memory_length + 1 if params.memory_length > 0 else IMPOSSIBLE
 
 
-STEPS_TO_REWARD = {  # how many steps it takes at least until anything that is done counts; 1 elsewhere
+STEPS_TO_REWARD = {  # the fewest steps until an action can matter; 1 elsewhere
     "Catch-bsuite": lambda environment, params: environment.rows - 1,
     "DeepSea-bsuite": lambda environment, params: environment.size,
     "MemoryChain-bsuite": steps_to_query,
@@ -60,7 +60,9 @@ class Gymnax:
     env_name: str = "CartPole-v1"
     time_limit: PositiveInt | None = None  # None: the environment's own
     options: dict[str, Any] | None = field(default=None, hash=False)  # arguments of its constructor
-    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters
+    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters; some are in its spaces
+
+    numbers = ("time_limit",)
 
     def __post_init__(self):
         check_name(self.env_name, gymnax.registered_envs)
@@ -117,7 +119,7 @@ class Gymnax:
             _, state = jax.eval_shape(self.reset_env, key, params)
             action = jax.ShapeDtypeStruct(self.action_space(params).shape, self.action_space(params).dtype)
             jax.eval_shape(self.step_env, key, state, action, params)
-        except Exception as error:  # the same, found where it first computes with the value
+        except Exception as error:  # likewise, but raised where it first computes with the value
             given = f"options={self.options} params={self.params}"
             raise ValueError(f"{self.env_name} does not run with {given}: {error!r}") from error
 

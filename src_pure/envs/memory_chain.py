@@ -1,4 +1,4 @@
-"""The memory tasks of bsuite (Osband et al., arXiv:1908.03568): bits are shown, later one has to say what they were."""
+"""The memory tasks of bsuite (Osband et al., arXiv:1908.03568): bits are shown and asked for later."""
 
 import random
 from dataclasses import dataclass
@@ -64,6 +64,8 @@ class MemoryChain:
 
     memory_length: PositiveInt = 10
     num_bits: Depth = 1
+
+    numbers = ("memory_length",)
 
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)
@@ -137,6 +139,8 @@ class DistributedMemory:
     memory_length: PositiveInt = 10
     num_bits: Depth = 3
 
+    numbers = ("memory_length",)
+
     def __post_init__(self):
         _check_at_least_one(memory_length=self.memory_length, num_bits=self.num_bits)
         if self.num_bits % 2 == 0:
@@ -168,7 +172,7 @@ class DistributedMemory:
     ) -> tuple[Array, DistributedMemoryState]:
         """(obs, state) of a new episode with bits [num_bits], 0 or 1, shown at context_timesteps; nothing is random.
 
-        Without context_timesteps, those of `params`. The query is part of a memory chain's layout but not asked here.
+        Without context_timesteps, those of `params`. The query, part of a memory chain's layout, has no effect.
         """
         timesteps = params.context_timesteps if context_timesteps is None else context_timesteps
         context, timesteps = jnp.asarray(context, jnp.int32), jnp.asarray(timesteps, jnp.int32)

@@ -68,7 +68,7 @@ State = GridState | ContinuousState
 
 @dataclass(frozen=True)
 class MysteryPath:
-    """A 7 x 7 arena with an unseen path from one side to the other; leaving the path throws the agent back.
+    """A 7 x 7 arena with an unseen path from one side to the other; whoever leaves the path is put back to the origin.
 
     - observation: uint8 [84, 84, 3], indexed [x, y, color] as in the original: the agent, a red cross at a fall, origin
       and goal where shown, never the path. `observation="symbolic"` is an extension that the original does not have:
@@ -97,6 +97,9 @@ class MysteryPath:
     reward_step: FiniteFloat = 0.0
     agent_speed: NonNegativeFloat = DEFAULT_SPEED  # continuous only
     observation: Literal["pixels", "symbolic"] = "pixels"
+
+    numbers = MysteryPathParams._fields
+    reset_ratio = 16
 
     def __post_init__(self):
         object.__setattr__(self, "origin_sides", tuple(self.origin_sides))  # hashable, also when read from a list
@@ -242,7 +245,7 @@ class MysteryPath:
         return Discrete(4 if self.variant == "grid" else 9)
 
     def caption(self, state: State) -> str:
-        """What the past has left, for a person who watches."""
+        """How often the agent has fallen, for a person who watches."""
         return f"falls: {int(state.num_fails)}"
 
     def render(self, state: State, params: MysteryPathParams) -> Array:

@@ -1,10 +1,10 @@
 """Mystery Path under the names that the literature gives its four difficulties."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
-from src_pure.envs.mystery_path import MysteryPath
+from src_pure.envs.mystery_path import DEFAULT_SPEED, SIDES, MysteryPath
 from src_pure.envs.names import check_name
+from src_pure.types import FiniteFloat, NonNegativeFloat, PositiveInt
 
 NAMES = {  # name -> (variant, easy)
     "MysteryPath-Grid-Easy-v0": ("grid", True),
@@ -15,25 +15,37 @@ NAMES = {  # name -> (variant, easy)
 EASY_PATH_PROGRESS = 0.1
 
 
-@dataclass(frozen=True)
-class NamedMysteryPath(MysteryPath):
-    """The Mystery Path that `env_name` means; easy ones show origin and goal and reward progress (arXiv:2310.15719).
+def mystery_path_task(
+    env_name: str,
+    time_limit: PositiveInt | None = None,
+    origin_sides: tuple[int, ...] = SIDES,
+    show_origin: bool | None = None,
+    show_goal: bool | None = None,
+    visual_feedback: bool = True,
+    reward_goal: FiniteFloat = 1.0,
+    reward_fall_off: FiniteFloat = 0.0,
+    reward_path_progress: FiniteFloat | None = None,
+    reward_step: FiniteFloat = 0.0,
+    agent_speed: NonNegativeFloat = DEFAULT_SPEED,
+    observation: Literal["pixels", "symbolic"] = "pixels",
+) -> MysteryPath:
+    """The Mystery Path of a published name; easy ones show origin and goal and reward progress (arXiv:2310.15719).
 
-    What is not None here takes precedence over the name.
+    A value other than None takes precedence over the name.
     """
-
-    variant: Literal["grid", "continuous"] = field(init=False, default="grid")
-    env_name: str = "MysteryPath-Grid-v0"
-    show_origin: bool | None = None
-    show_goal: bool | None = None
-
-    def __post_init__(self):
-        check_name(self.env_name, NAMES)
-        variant, easy = NAMES[self.env_name]
-        object.__setattr__(self, "variant", variant)
-        for name in ("show_origin", "show_goal"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, easy)
-        if easy and self.reward_path_progress is None:
-            object.__setattr__(self, "reward_path_progress", EASY_PATH_PROGRESS)
-        super().__post_init__()
+    check_name(env_name, NAMES)
+    variant, easy = NAMES[env_name]
+    return MysteryPath(
+        variant=variant,
+        time_limit=time_limit,
+        origin_sides=origin_sides,
+        show_origin=easy if show_origin is None else show_origin,
+        show_goal=easy if show_goal is None else show_goal,
+        visual_feedback=visual_feedback,
+        reward_goal=reward_goal,
+        reward_fall_off=reward_fall_off,
+        reward_path_progress=EASY_PATH_PROGRESS if easy and reward_path_progress is None else reward_path_progress,
+        reward_step=reward_step,
+        agent_speed=agent_speed,
+        observation=observation,
+    )

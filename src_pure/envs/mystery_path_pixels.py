@@ -12,7 +12,7 @@ TILE = 12  # pixels along one cell
 SCREEN = 84  # pixels along the arena, 7 tiles
 WINDOW = 20  # pixels along the part of the frame that the agent can touch
 
-BLACK, WHITE, GREY = (0, 0, 0), (255, 255, 255), (120, 120, 120)
+WHITE, GREY = (255, 255, 255), (120, 120, 120)
 ORIGIN_COLOR, GOAL_COLOR, CROSS_COLOR = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 BODY_COLOR, HAND_COLOR = (250, 204, 153), (50, 50, 50)
 BODY, HAND = (7, 6), (2, 2)  # octagons: bounds of |dx| + |dy| and of the larger one

@@ -1,11 +1,11 @@
-"""Environments that come under published names, and what they call their options."""
+"""Published names of environments and of their options."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
 
 
 def check_name(name: str, known: Collection[str], what: str = "env_name") -> None:
-    """Raises ValueError for a name that is not known: those that are, and the closest of them."""
+    """Raises ValueError for an unknown name; it lists the known ones and suggests the closest."""
     if not known:
         raise ValueError(f"{what}: there are none, got {name!r}")
     if name not in known:

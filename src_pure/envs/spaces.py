@@ -1,4 +1,4 @@
-"""Spaces: what an observation or an action looks like. Static, so that networks can be built from them."""
+"""Spaces: shapes, dtypes and bounds of observations and actions. Static, so that networks can be built from them."""
 
 import math
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Discrete(NamedTuple):
 
     @property
     def flat(self) -> "Box":
-        """The space of what `flatten` returns, [D]."""
+        """The space of what `flatten` returns: [D]."""
         return Box(0.0, 1.0, (self.n,))
 
     def flatten(self, x: Array) -> Array:
@@ -34,11 +34,11 @@ class Discrete(NamedTuple):
         return jax.nn.one_hot(x, self.n)
 
     def clip(self, x: Array) -> Array:
-        """x as it is."""
+        """x, unchanged."""
         return x
 
     def sample(self, key: Key) -> Array:
-        """One of them, all alike."""
+        """A uniformly random one."""
         return jax.random.randint(key, (), 0, self.n)
 
 
@@ -52,12 +52,12 @@ class Box(NamedTuple):
 
     @property
     def flat(self) -> "Box":
-        """The space of what `flatten` returns, [D]."""
+        """The space of what `flatten` returns: [D]."""
         low, high = as_float(np.array([self.low, self.high], self.dtype))
         return Box(float(low), float(high), (math.prod(self.shape),))
 
     def flatten(self, x: Array) -> Array:
-        """The entries of x as a vector, float32 [D], as they are seen: pixels, which are uint8, between 0 and 1."""
+        """The entries of x as a vector, float32 [D]; pixels, which are uint8, are scaled to [0, 1]."""
         return as_float(x).reshape(-1)
 
     def clip(self, x: Array) -> Array:
@@ -65,7 +65,7 @@ class Box(NamedTuple):
         return jnp.clip(x, self.low, self.high)
 
     def sample(self, key: Key) -> Array:
-        """Entries uniform between low and high, which are finite."""
+        """Entries uniform between low and high, which must be finite."""
         return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high)
 
 

@@ -39,7 +39,7 @@ class TMazeState(NamedTuple):
 
 @dataclass(frozen=True)
 class TMaze:
-    """A corridor with a junction at its end; only the first observation tells which way to turn there.
+    """A corridor with a junction at its end; only the first observation shows which way to turn there.
 
     - observation: float32 [3 + num_distractors] (v1) or [10 + num_distractors] (v2), all 0 or 1. v1: what is seen
       (cue, corridor or junction). v2: cue (zero after the reset) and Gray code of the position. Then fair random bits,
@@ -56,6 +56,7 @@ class TMaze:
     num_distractors: NonNegativeInt = 6
     time_limit: PositiveInt | None = None  # None: 5000 for v1, 1000 for v2
 
+    numbers = ("corridor_len", "time_limit")
     action_names = ("up", "down", "left", "right")
 
     def __post_init__(self):

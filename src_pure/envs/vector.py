@@ -1,6 +1,6 @@
 """A batch of environments that resets itself: what training sees."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,11 @@ from flax import struct
 from jax import lax
 
 from src_pure.envs.base import Environment, EnvParams, EnvState
+from src_pure.envs.optional import Observes
+from src_pure.envs.resets import STRATEGIES, Pool, Strategy
 from src_pure.envs.spaces import Space
 from src_pure.ops.precision import in_32_bits
-from src_pure.types import Array, Key, Timestep
-
-Truncation = Literal["terminate", "bootstrap"]
-Resets = Literal["on_demand", "optimistic", "pool"]
-
-
-class Pool(NamedTuple):
-    episodes: Any  # (obs or None, env_state), leaves [B, ...], made before the rollout
-    taken: Array  # [] int32, how many environments began one of them
+from src_pure.types import Array, Key, Resets, Timestep, Truncation
 
 
 class VectorState(NamedTuple):
@@ -32,24 +26,24 @@ class VectorState(NamedTuple):
 
 @struct.dataclass
 class VectorEnv:
-    """num_envs copies of an environment, each started anew when its episode ends.
+    """num_envs copies of an environment; each starts a new episode when its old one ends.
 
     truncation: what a time limit means to the learner.
     - `terminate`: the end of the episode, as in published code; reported as `terminated`.
     - `bootstrap`: the episode would have gone on. The policy sees the final observation for one more step, so that
-      its value, computed with the memory of that episode, stands in the trajectory; the action of that step is
+      its value, computed with the memory of that episode, is part of the trajectory; the action of that step is
       ignored and its transition carries no loss.
 
-    resets: where new episodes come from when some end; num_envs / reset_ratio of them are begun at a time, as many
-    times as a step needs: usually none or once. Where a world takes long to make, a step does not pay for num_envs.
+    resets: where new episodes come from. Resets happen in groups of num_envs / reset_ratio; a step runs as many groups
+    as it needs, usually none or one. So where a world takes long to make, a step does not pay for num_envs of them.
     - `on_demand`: made when they are needed. Every episode has a world of its own.
-    - `optimistic` (Matthews et al., arXiv:2402.16801): num_envs / reset_ratio are made on every step; where more end,
-      the surplus begin in the same worlds.
+    - `optimistic` (Matthews et al., arXiv:2402.16801): one group is made on every step; where more episodes end, the
+      others begin in the same worlds.
     - `pool`: num_envs are made before each rollout (`refresh`), and once all are taken they are taken again.
     With the last two, info has `shared_world`: 1 for an episode whose world another environment had before.
-    reset_ratio 1, but for a pool: for all environments on every step, best where a reset costs nothing.
+    With reset_ratio=1 and no pool, a reset is computed for every environment on every step: best when resets are cheap.
 
-    An environment that has `observe` is asked for observations once, after the resets; what its `step_env` and
+    An environment that has `observe` draws its observations once, after the resets; what its `step_env` and
     `reset_env` would show is not even computed.
     """
 
@@ -59,14 +53,14 @@ class VectorEnv:
     truncation: Truncation = struct.field(pytree_node=False, default="terminate")
     reset_ratio: int = struct.field(pytree_node=False, default=1)
     resets: Resets = struct.field(pytree_node=False, default="on_demand")
+    # Computed once, from the params of the constructor: `replace(params=...)`, which may be traced, keeps them.
+    observation_space: Space = struct.field(pytree_node=False, default=None)
+    action_space: Space = struct.field(pytree_node=False, default=None)
 
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space(self.params)
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space(self.params)
+    def __post_init__(self):
+        if self.action_space is None:
+            object.__setattr__(self, "observation_space", self.env.observation_space(self.params))
+            object.__setattr__(self, "action_space", self.env.action_space(self.params))
 
     @in_32_bits
     def reset(self, key: Key) -> tuple[VectorState, Timestep]:
@@ -74,7 +68,7 @@ class VectorEnv:
         episodes = self._new_episodes(key, self.num_envs)
         obs, env_state = self._observe(*episodes)
         no, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs)
-        pool = Pool(episodes, jnp.int32(self.num_envs)) if self.resets == "pool" else None
+        pool = Pool(episodes, jnp.int32(self.num_envs)) if self._strategy.has_pool else None
         state = VectorState(env_state, zero, jnp.zeros(self.num_envs, jnp.int32), no, no, pool)
         action = jnp.zeros((self.num_envs, *self.action_space.shape), self.action_space.dtype)
         info = jax.eval_shape(self.step, key, state, action)[1].info
@@ -83,16 +77,16 @@ class VectorEnv:
 
     @in_32_bits
     def refresh(self, key: Key, state: VectorState) -> VectorState:
-        """The state with a new pool, for the coming rollout; as it is where there is none."""
-        if self.resets != "pool":
+        """The state with a new pool for the coming rollout; unchanged without a pool."""
+        if state.pool is None:
             return state
         return state._replace(pool=Pool(self._new_episodes(key, self.num_envs), jnp.int32(0)))
 
     @in_32_bits
     def step(self, key: Key, state: VectorState, action: Array) -> tuple[VectorState, Timestep]:
-        """(state, timestep) after action [B] or [B, A]; episodes that ended are started anew.
+        """(state, timestep) after action [B] or [B, A]; where an episode ended, a new one starts.
 
-        Vectors are clipped to the action space here: the policy's sample, which has a density, stays what it was.
+        Vectors are clipped to the action space here, not in the policy: the density is that of the sample.
         """
         key_step, key_reset = jax.random.split(key)
         keys = jax.random.split(key_step, self.num_envs)
@@ -131,25 +125,18 @@ class VectorEnv:
         self, key: Key, ended: Array, episodes: tuple[Array | None, EnvState], state: VectorState
     ) -> tuple[tuple[Array | None, EnvState], Array, Pool | None]:
         """(episodes with new ones where `ended` [B] is set, shared_world [B], pool)."""
-        if self.reset_ratio == 1 and self.resets != "pool":
+        if self._all_at_once:
             return _where(ended, self._new_episodes(key, self.num_envs), episodes), state.shared_world, None
-        at_once = -(-self.num_envs // self.reset_ratio)
-        prepared = self._new_episodes(key, at_once) if self.resets == "optimistic" else None
+        strategy = self._strategy
+        prepared = strategy.prepare(key, state.pool)
 
         def some_ended(loop):
             return jnp.any(loop[0])
 
         def replace_some(loop):
             ended, episodes, shared_world, taken, turn = loop
-            index = jnp.nonzero(ended, size=at_once, fill_value=self.num_envs)[0]  # num_envs: no environment
-            if self.resets == "on_demand":
-                new, again = self._new_episodes(jax.random.fold_in(key, turn), at_once), jnp.zeros(at_once, bool)
-            elif self.resets == "optimistic":
-                new, again = prepared, jnp.full(at_once, turn > 0)
-            else:
-                number = taken + jnp.arange(at_once)
-                new = jax.tree.map(lambda x: x[number % self.num_envs], state.pool.episodes)
-                again = number >= self.num_envs
+            index = jnp.nonzero(ended, size=self._at_once, fill_value=self.num_envs)[0]  # num_envs: no environment
+            new, again = strategy.draw(key, prepared, turn, taken)
             episodes = jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), episodes, new)
             shared_world = shared_world.at[index].set(again, mode="drop")
             taken += jnp.sum(index < self.num_envs)
@@ -171,12 +158,25 @@ class VectorEnv:
         return obs, env_state
 
     @property
+    def _at_once(self) -> int:
+        """How many environments are reset together."""
+        return -(-self.num_envs // self.reset_ratio)
+
+    @property
+    def _all_at_once(self) -> bool:
+        return self.reset_ratio == 1 and not self._strategy.has_pool
+
+    @property
+    def _strategy(self) -> Strategy:
+        return STRATEGIES[self.resets](self._new_episodes, self._at_once)
+
+    @property
     def _may_share(self) -> bool:
-        return self.resets == "pool" or (self.resets == "optimistic" and self.reset_ratio > 1)
+        return self._strategy.shares and not self._all_at_once
 
     @property
     def _can_observe(self) -> bool:
-        return hasattr(self.env, "observe")
+        return isinstance(self.env, Observes)
 
 
 def _where(mask: Array, on_true, on_false):

@@ -25,10 +25,11 @@ import orbax.checkpoint as ocp
 from annotated_types import Ge
 
 from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
+from src_pure.runs.arrays import compare, fill_like, named_arrays, without_empty
+from src_pure.runs.atomic import read_description, read_whole, write_whole
 from src_pure.runs.folder import Folder, refuse_odd
 from src_pure.runs.identity import Identity, OwnedFile
-from src_pure.runs.sealed import read_description, sealing, unsealed
-from src_pure.types import Array, TrainState
+from src_pure.types import TrainState
 
 FORMAT = 2  # of the folder described above
 MARGIN = 2**18  # bytes of what describes the arrays
@@ -113,8 +114,8 @@ class Checkpoint(NamedTuple):
     def restore(self, like: TrainState) -> TrainState:
         """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""
         try:
-            compare(_with_entries(named_arrays(like)), self.described())
-            return filled(like, self.arrays())
+            compare(without_empty(named_arrays(like)), self.described())
+            return fill_like(like, self.arrays())
         except ValueError as error:
             raise CheckpointError(f"{self.path} does not hold this training's state: {error}") from error
 
@@ -163,7 +164,7 @@ class Checkpoints:
     def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
         path = self.opened.held / str(description["update"])
         with self.opened.naming():
-            with sealing(path, KIND, description) as folder:
+            with write_whole(path, KIND, description) as folder:
                 self._check()
                 _check_space(folder, sum(x.nbytes for x in arrays.values()))
                 _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
@@ -217,7 +218,7 @@ def put_aside(folder: Path, damaged: Iterable[Path]) -> None:
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in a folder; raises DamagedError for one that is not as it was written."""
-    found = unsealed(path, KIND, FORMAT, CheckpointFile)
+    found = read_whole(path, KIND, FORMAT, CheckpointFile)
     if str(found.update) != path.name:
         raise ForeignError(f"{KIND} {path} is of update {found.update}; give it that name, or move it away")
     return Checkpoint(path, **{name: getattr(found, name) for name in Checkpoint._fields[1:]})
@@ -231,58 +232,6 @@ def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
         except DamagedError:
             continue
         identity.check(found.identity, path)
-
-
-def named_arrays(state: Any) -> dict[str, Array]:
-    """Every leaf of a state by its name, typed keys as their numbers."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): _numbers(leaf) for path, leaf in leaves}
-
-
-def filled(like: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A pytree with the structure of `like` and saved arrays for its leaves, where those of `like` are.
-
-    Leaves of `like` that hold nothing stay. Raises ValueError naming the first array that is not as in `like`.
-    """
-    wanted = named_arrays(like)
-    compare(_with_entries(wanted), arrays)
-    leaves, structure = jax.tree.flatten(like)
-    placed = [
-        _placed(leaf, arrays[name], x) if x.size else leaf
-        for leaf, (name, x) in zip(leaves, wanted.items(), strict=True)
-    ]
-    return jax.tree.unflatten(structure, placed)
-
-
-def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raises ValueError naming the first array by name whose shape or dtype is another, or that only one has."""
-    for name in sorted(wanted | found):
-        descriptions = [_describe(arrays[name]) if name in arrays else None for arrays in (wanted, found)]
-        if descriptions[0] != descriptions[1]:
-            raise ValueError(f"{name} is {descriptions[1] or 'missing'}, wanted {descriptions[0] or 'no such array'}")
-
-
-def _with_entries(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Those that hold something; the others are not saved."""
-    return {name: x for name, x in arrays.items() if x.size}
-
-
-def _is_key(leaf: Array) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _numbers(leaf: Array) -> Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _placed(leaf: Array, saved: np.ndarray, like: Array) -> Array:
-    """What was saved of a leaf, in memory of its own, which training may reuse; like: the leaf as numbers."""
-    numbers = jax.device_put(saved, like.sharding, may_alias=False)
-    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
-
-
-def _describe(array: Array | np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"
 
 
 def _orbax() -> ocp.Checkpointer:

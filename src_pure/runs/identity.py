@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from src_pure.config.names import dotted
 from src_pure.errors import DamagedError, ForeignError
-from src_pure.runs.sealed import Description, read_json, replacing, validated
+from src_pure.runs.atomic import Description, read_json, replacing, validated
 
 RUN = "run.json"
 # keys that may differ from the run that is continued: they change no number that it computes

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TextIO
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from src_pure.errors import ConfigError
-from src_pure.runs.rundir import floats, main_metric, over_episodes
+from src_pure.runs.columns import floats, main_metric, weighted_means
 
 MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
 
@@ -65,7 +66,7 @@ def score(frame: pd.DataFrame) -> str:
     episodes = int(known["episodes"].sum())
     if not episodes:
         return "no episode ended"
-    mean = float((known[metric] * known["episodes"]).sum()) / episodes
+    mean = weighted_means(known, metric, [np.zeros(len(known))]).iloc[0]
     return f"{metric} {mean:.2f} ({episodes:,} episode{'s' if episodes > 1 else ''})"
 
 
@@ -128,16 +129,13 @@ def points(frame: pd.DataFrame) -> list[dict[str, float]]:
 
     A mean over episodes weighs each run by its episodes. Keys: `metric` and `run_<run>/metric`.
     """
-    numbers = pd.DataFrame({name: floats(frame[name]) for name in frame})
-    wide = numbers.pivot(index="update", columns="run")  # columns (metric, run)
-    runs = wide["env_steps"].columns.astype(int)
-    columns = {"env_steps": wide["env_steps"].max(axis=1)}
+    update = frame["update"].to_numpy()
+    by_run = {run: rows.set_index("update") for run, rows in frame.groupby("run")}
+    columns = {"env_steps": floats(frame["env_steps"].groupby(update).max())}
     for metric in (name for name in frame if name not in ("run", "seed", "update", "env_steps")):
-        values = wide[metric]  # [updates, runs]
-        weights = wide["episodes"] if over_episodes(metric) else values.notna().astype(float)
-        columns[metric] = (values * weights).sum(axis=1) / weights.where(values.notna()).sum(axis=1)
-        if 1 < len(runs) <= MOST_SEPARATE_RUNS:
-            columns |= {f"run_{run}/{metric}": values[run] for run in runs}
+        columns[metric] = weighted_means(frame, metric, [update])
+        if 1 < len(by_run) <= MOST_SEPARATE_RUNS:
+            columns |= {f"run_{run}/{metric}": rows[metric] for run, rows in by_run.items()}
     rows = pd.DataFrame(columns).to_dict(orient="index")
     return [{"update": int(u)} | {k: v for k, v in row.items() if pd.notna(v)} for u, row in rows.items()]
 

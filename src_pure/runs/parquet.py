@@ -1,89 +1,97 @@
-"""Parquet files that notice damage in any of their bytes and say whose they are.
-
-    PAR1  pages  MARK  SHA-256 of all bytes before and behind mark and digest  footer  its length  PAR1
-
-Parquet itself has checksums of pages and none of the footer, in which names and places of the columns are. Readers go
-by those places, so what stands between the last page and the footer is nothing to them.
+"""The bytes of one part of a table: rows, and in the metadata of their schema the run they belong to.
 
 A footer may declare any number of rows, so what it declares is compared with the size of the file before it is read.
 """
 
-import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from src_pure.errors import DamagedError, one_line
-from src_pure.runs.folder import read_file
 from src_pure.runs.identity import Identity
 
-MARK = b"SHA-256:"
-LENGTH = len(MARK) + hashlib.sha256().digest_size
 NUMBERS, WORDS = {pa.int64(), pa.float64()}, {pa.string(), pa.large_string()}
+COMPRESSIONS = ("SNAPPY", "UNCOMPRESSED")
 MAX_CELLS_PER_BYTE = 64  # metrics barely compress: a table has some bytes for each of its cells
 
 
-def write(table: pa.Table, file: BinaryIO, identity: Identity) -> None:
-    """The table as a parquet file with its digest and the identity of its run."""
-    table = table.replace_schema_metadata(identity._asdict())
+class Content(NamedTuple):
+    """The content of a file, of which the footer is read: what it declares."""
+
+    path: Path
+    file: pq.ParquetFile
+    num_rows: int
+    updates: tuple[int, int] | None  # the first and the last; None where the file does not say
+    columns: list[str]
+    identity: Identity | None  # None where the file does not say which run it belongs to
+
+    def rows(self, columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows; raises DamagedError for content that is not a table."""
+        with _naming(self.path):
+            rows = self.file.read(list(columns))
+        if "mode" in columns:
+            rows = rows.set_column(rows.column_names.index("mode"), "mode", rows["mode"].cast(pa.string()))
+        return rows
+
+
+def encode(rows: pa.Table, identity: Identity | None) -> bytes:
+    """The rows as the content of a parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
-    content = sink.getvalue().to_pybytes()
-    footer = _footer(content)
-    file.write(content[:footer])
-    file.write(MARK + hashlib.sha256(content).digest())
-    file.write(content[footer:])
+    pq.write_table(rows.replace_schema_metadata(identity._asdict() if identity else None), sink)
+    return sink.getvalue().to_pybytes()
 
 
-def read(path: Path) -> tuple[pa.Table, Identity | None]:
-    """(the table that was written, whose it is); DamagedError for a file that is not what was written.
-
-    The identity is None for a table without a digest, such as one that another program wrote.
-    """
-    content = memoryview(read_file(path))  # of which parts are not copies
-    footer = _footer(content)
-    mark = bytes(content[max(0, footer - LENGTH) : footer])
-    if mark.startswith(MARK):
-        digest = hashlib.sha256(content[: footer - LENGTH])
-        digest.update(content[footer:])
-        if mark != MARK + digest.digest():
-            raise DamagedError(f"{path} cannot be read: it is damaged, its bytes are not those that were written")
-    try:
+def open_content(content: bytes, path: Path) -> Content:
+    """What the content of a file declares; raises DamagedError for a table that cannot be ours."""
+    with _naming(path):
         file = pq.ParquetFile(pa.BufferReader(content))
-        _check_declared(file, len(content))
-        words = [name for name in file.schema_arrow.names if name == "mode"]  # else each row may repeat a long one
-        table = pq.read_table(pa.BufferReader(content), read_dictionary=words, page_checksum_verification=True)
+        schema = file.schema_arrow
+        _check_declared(file.metadata, schema, len(content))
+        if "mode" in schema.names:  # without a dictionary each row may repeat a long word
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["mode"])
+        updates, identity = _updates(file.metadata, schema), _identity(schema.metadata)
+        return Content(path, file, file.metadata.num_rows, updates, schema.names, identity)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of pyarrow in the block become a DamagedError that names the file."""
+    try:
+        yield
     except MemoryError:
         raise
     except Exception as error:  # pyarrow raises many kinds; all that it reads is in memory
         raise DamagedError(f"{path} cannot be read: {one_line(error)}") from error
-    if "mode" in table.column_names:
-        table = table.set_column(table.column_names.index("mode"), "mode", table["mode"].cast(pa.string()))
-    return table, _identity(table.schema.metadata) if mark.startswith(MARK) else None
 
 
-def _check_declared(file: pq.ParquetFile, num_bytes: int) -> None:
+def _check_declared(metadata: pq.FileMetaData, schema: pa.Schema, num_bytes: int) -> None:
     """Raises ValueError for a table that cannot be ours: by its columns, or by what it would need in memory."""
-    metadata = file.metadata
     cells = metadata.num_rows * metadata.num_columns
     if cells > MAX_CELLS_PER_BYTE * num_bytes:
         raise ValueError(f"it declares {cells:,} values in {num_bytes:,} bytes")
-    for field in file.schema_arrow:
+    for field in schema:
         if field.type not in (WORDS if field.name == "mode" else NUMBERS):
             raise ValueError(f"its column {one_line(field.name, 60)} is of type {one_line(field.type, 60)}")
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            if metadata.row_group(group).column(column).compression not in ("SNAPPY", "UNCOMPRESSED"):
-                raise ValueError("it is compressed in another way than snappy")
+    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+    if any(group.column(i).compression not in COMPRESSIONS for group in groups for i in range(group.num_columns)):
+        raise ValueError("it is compressed in another way than snappy")
+
+
+def _updates(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[int, int] | None:
+    """The smallest and the largest value of the column `update`; None where the file does not say."""
+    if "update" not in schema.names:
+        return None
+    column = schema.names.index("update")
+    found = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
+    if not found or any(statistics is None or not statistics.has_min_max for statistics in found):
+        return None
+    return min(statistics.min for statistics in found), max(statistics.max for statistics in found)
 
 
 def _identity(metadata: dict[bytes, bytes] | None) -> Identity | None:
     found = [(metadata or {}).get(name.encode()) for name in Identity._fields]
     return None if None in found else Identity(*(value.decode(errors="replace") for value in found))
-
-
-def _footer(content: bytes | memoryview) -> int:
-    """Where the footer begins, by what the end of the file says; 0 for what cannot be."""
-    return max(0, len(content) - 8 - int.from_bytes(content[-8:-4], "little"))

@@ -22,11 +22,14 @@ from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
 from src_pure.ops import distribution
 from src_pure.ops.precision import in_32_bits
-from src_pure.runs.checkpoint import Checkpoint, filled, latest, named_arrays
+from src_pure.runs.arrays import fill_like, named_arrays
+from src_pure.runs.atomic import read_whole, write_whole
+from src_pure.runs.checkpoint import Checkpoint, latest
+from src_pure.runs.columns import main_metric, over_episodes
 from src_pure.runs.folder import read_file, refuse_odd
 from src_pure.runs.identity import OwnedFile, read_identity
-from src_pure.runs.rundir import CHECKPOINTS, EVALUATION, FILES, FOLDERS, RunDir, main_metric, over_episodes, read_table
-from src_pure.runs.sealed import sealing, unsealed
+from src_pure.runs.rundir import CHECKPOINTS, FILES, FOLDERS, RunDir
+from src_pure.runs.tables import EVALUATION, Table
 from src_pure.train import policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
@@ -59,22 +62,33 @@ class Trained(NamedTuple):
 
     def params_of_run(self, run: int) -> dict[str, np.ndarray]:
         """The parameters of one run; raises ConfigError for a run that does not exist."""
-        num_seeds = self.experiment.settings.num_seeds
-        if run not in range(num_seeds):
-            raise ConfigError(f"run must be one of 0 to {num_seeds - 1}, got {run}")
-        return {name: x[run] for name, x in self.params.items()}
+        position = self._position(run)
+        return {name: x[position] for name, x in self.params.items()}
+
+    def experiment_of_run(self, run: int) -> Experiment:
+        """The training of one run alone; raises ConfigError for a run that does not exist."""
+        return self.experiment.of_lane(self._position(run))
+
+    def _position(self, run: int) -> int:
+        """Where a run is on the axis of runs."""
+        lanes = self.experiment.lanes
+        position = next((position for position, lane in enumerate(lanes) if lane.run == run), None)
+        if position is None:
+            raise ConfigError(f"run must be one of {lanes[0].run} to {lanes[-1].run}, got {run}")
+        return position
 
 
 def export_policy(trained: Trained, run: int, folder: Path) -> None:
     """Writes the policy of one run; raises FileExistsError for a folder that is there."""
     params, checkpoint = trained.params_of_run(run), trained.checkpoint
+    experiment = trained.experiment_of_run(run)
     if os.path.lexists(folder):
         raise already_there(folder)
     description = {"format": FORMAT, **checkpoint.identity._asdict(), "run": run}
-    description |= {"seed": trained.experiment.settings.seeds[run], "update": checkpoint.update}
+    description |= {"seed": experiment.lanes[0].seed, "update": checkpoint.update}
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with sealing(folder, KIND, description | {"config": checkpoint.config}) as partial:
+        with write_whole(folder, KIND, description | {"config": experiment.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
     except CannotWriteError as error:
         if folder.exists():  # another process wrote it meanwhile
@@ -83,7 +97,7 @@ def export_policy(trained: Trained, run: int, folder: Path) -> None:
 
 
 def already_there(folder: Path) -> FileExistsError:
-    return FileExistsError(f"{folder} is there already; choose another out=FOLDER or delete it")
+    return FileExistsError(f"{folder} is there already; choose another --out FOLDER or delete it")
 
 
 def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
@@ -111,7 +125,7 @@ def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
 
 def params_in_state(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype, [R, ...], of the parameters in a state of all runs, by their names in it."""
-    num_runs = experiment.settings.num_seeds
+    num_runs = len(experiment.lanes)
     params = {
         f"{IN_STATE}{name}": jax.ShapeDtypeStruct((num_runs, *x.shape), x.dtype)
         for name, x in named_arrays(params_of(experiment)).items()
@@ -126,9 +140,10 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     Without a metric it is success_rate, where the task has it, else episode_return. Runs with fewer episodes than
     checkpoint.min_episodes, or than evaluation.num_episodes if that is less, are passed over.
     """
-    if not (path / EVALUATION).exists():
-        raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, run=0")
-    rows = read_table(path / EVALUATION, read_identity(path)).to_pandas()
+    evaluation = Table(path / EVALUATION, path / EVALUATION, read_identity(path))
+    if not evaluation.parts:
+        raise ConfigError(f"{path} has no evaluation yet that says which run is best: name one, --run 0")
+    rows = evaluation.frame()
     known = [name for name in rows if over_episodes(name)]
     metric = metric or main_metric(known)
     if metric not in known:
@@ -138,7 +153,7 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
     rows = rows[rows["episodes"] >= wanted]
     if rows.empty:
         raise ConfigError(
-            f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, run=0"
+            f"no run has a {metric} over {wanted} episodes in the last evaluation of {path}: name one, --run 0"
         )
     best = rows.loc[rows[metric].idxmax()]
     cut_off = f"; {best['unfinished']} of {best['episodes']} episodes were cut off" if best["unfinished"] else ""
@@ -155,7 +170,7 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     """
     if not (folder / f"{KIND}.json").is_file():
         raise FileNotFoundError(f"{folder} is no exported policy: `python scripts/export.py RUN` writes one")
-    description = unsealed(folder, KIND, FORMAT, PolicyFile)
+    description = read_whole(folder, KIND, FORMAT, PolicyFile)
     content = read_file(folder / PARAMS)
     try:
         params = serialization.msgpack_restore(content)
@@ -174,7 +189,7 @@ def load_policy(folder: str | Path, trust: Sequence[str] = ()) -> tuple[Initiali
 
     @in_32_bits
     def act(key: Key | None, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array]:
-        return step(params, key, *checked(experiment, carry, obs, reset))
+        return step(params, key, *check_inputs(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, act
 
@@ -189,7 +204,7 @@ def load_actor_critic(folder: str | Path, trust: Sequence[str] = ()) -> tuple[In
 
     @in_32_bits
     def apply(carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
-        return step(params, *checked(experiment, carry, obs, reset))
+        return step(params, *check_inputs(experiment, carry, obs, reset))
 
     return experiment.policy.initialize_carry, apply
 
@@ -213,7 +228,7 @@ def decide(
     return carry, experiment.env.action_space.clip(action), output
 
 
-def checked(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
+def check_inputs(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
     """(carry, obs, reset), the last two as arrays; raises ValueError for what the task does not show."""
     space, obs, reset = experiment.env.observation_space, jnp.asarray(obs), jnp.asarray(reset)
     if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1] or not len(obs):
@@ -228,19 +243,19 @@ def checked(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> t
 def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:
     """The parameters of an experiment's policy from arrays by name; raises CheckpointError for another policy's."""
     try:
-        return filled(params_of(experiment), arrays)
+        return fill_like(params_of(experiment), arrays)
     except ValueError as error:
         raise CheckpointError(f"{source} was written by another version of its model: {error}") from error
 
 
-def warm_start(folder: Path, like: Params) -> Params:
+def read_warm_start(folder: Path, like: Params) -> Params:
     """The parameters of an exported policy for runs that start from them; like [R, ...]: those that they replace.
 
     Raises ConfigError naming the first one that another policy has.
     """
     try:
         _, arrays = read_params(folder)
-        return filled(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
+        return fill_like(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), like), arrays)
     except (CheckpointError, OSError) as error:
         raise ConfigError(f"warm_start: {one_line(error)}") from error
     except ValueError as error:

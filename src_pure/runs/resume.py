@@ -15,7 +15,7 @@ from src_pure.runs.folder import Folder, is_there, refuse_odd
 from src_pure.runs.identity import config_digest, harmless, new_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.process import differences, numeric_settings
-from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, ParquetTable, RunDir, make_free, make_fresh
+from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, SummaryFile, make_free, make_fresh
 
 
 class Start(NamedTuple):
@@ -39,7 +39,7 @@ class Start(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
+def open_run(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
     """The run folder to continue, or a new one, locked; None: a new one under runs/ with the time as its name.
 
     Raises ConfigError, CheckpointError or OSError for one that must be left alone, LockedError if another process
@@ -67,20 +67,23 @@ def opened(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
         yield run_dir
 
 
-def came_to_its_end(run_dir: RunDir, experiment: Experiment) -> bool:
-    """Whether the summary says that every update was made."""
-    summary, settings = run_dir.summary(), experiment.settings
+def came_to_its_end(summary: SummaryFile | None, experiment: Experiment) -> bool:
+    """Whether a summary says that every update was made."""
+    settings = experiment.settings
     return summary is not None and summary.env_steps >= settings.num_updates * settings.steps_per_update
 
 
-def finished(run_dir: RunDir, experiment: Experiment) -> bool:
-    """Whether nothing is left to do; raises CheckpointError naming what is missing where the summary says so."""
-    if not came_to_its_end(run_dir, experiment):
-        return False
+def finished_summary(run_dir: RunDir, experiment: Experiment) -> SummaryFile | None:
+    """The summary of a training with nothing left to do; None for any other.
+
+    Raises CheckpointError naming what is missing of a training whose summary says that it came to its end.
+    """
     summary = run_dir.summary()
+    if not came_to_its_end(summary, experiment):
+        return None
     if len(summary.failed) < summary.runs:  # else nothing was evaluated or saved at the end
         refuse_incomplete(run_dir, experiment)
-    return True
+    return summary
 
 
 def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
@@ -90,7 +93,7 @@ def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
     lacking = [
         f"rows of update {missing} in {table.path.name}"
         for table, wanted in ((run_dir.metrics, range(1, end + 1)), (run_dir.evaluation, range(end, end + 1)))
-        if (missing := first_missing(table, wanted)) is not None
+        if (missing := table.first_missing(wanted)) is not None
     ]
     if not is_there(run_dir.path / CONFIG):
         lacking.append(CONFIG)
@@ -128,27 +131,22 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
             refuse_other_process(run_dir, experiment, changed)
             lines.append(f"under other settings of the process: {', '.join(changed)}")
             continued.append({"update": update, "differences": changed})
-    elif lines or run_dir.metrics.updates():
+    elif lines or run_dir.metrics.parts:
         lines.append("begins again: there is no whole checkpoint")
     lines += raised_end(run_dir, experiment)
     return Start(found, tuple(damaged), continued, lines)
 
 
 def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> None:
-    """Raises CheckpointError for tables that lack rows from before a checkpoint, or a checkpoint behind the end."""
+    """Raises CheckpointError for tables that do not fit a checkpoint, or a checkpoint after the end."""
     end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
     if update > end:
         raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
     evaluated = range(interval, update, interval) if interval else range(0)  # the one of `update` itself is made again
     for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
-        if (missing := first_missing(table, wanted)) is not None:
+        if (missing := table.first_missing(wanted)) is not None:
             raise CheckpointError(f"{table.path} has no rows of update {missing}, before checkpoint {update}")
-
-
-def first_missing(table: ParquetTable, wanted: range) -> int | None:
-    """The first update that has no rows; None if all have."""
-    updates = table.updates()
-    return next((update for update in wanted if update not in updates), None)
+        table.refuse_rewind(update)
 
 
 def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:

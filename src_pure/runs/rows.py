@@ -5,34 +5,35 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from src_pure.config.settings import Settings
-from src_pure.runs.rundir import floats, over_episodes
+from src_pure.lanes import Lane
+from src_pure.runs.columns import column, floats, over_episodes, weighted_means, weights
 from src_pure.types import Metrics
 
 
-def metric_rows(metrics: Metrics, settings: Settings, done: int) -> pd.DataFrame:
+def metric_rows(metrics: Metrics, lanes: Sequence[Lane], steps_per_update: int, done: int) -> pd.DataFrame:
     """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
     num_updates, num_runs = metrics["episodes"].shape
     update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
-    run = np.tile(np.arange(num_runs), num_updates)
     rows = {
-        "run": run,
-        "seed": np.asarray(settings.seeds)[run],
+        "run": np.tile([lane.run for lane in lanes], num_updates),
+        "seed": np.tile([lane.seed for lane in lanes], num_updates),
         "update": update,
-        "env_steps": update * settings.steps_per_update,
+        "env_steps": update * steps_per_update,
     }
     return pd.DataFrame(rows | means_over_episodes({name: np.asarray(x).reshape(-1) for name, x in metrics.items()}))
 
 
-def evaluation_rows(metrics: dict[str, Metrics], settings: Settings, done: int) -> pd.DataFrame:
+def evaluation_rows(
+    metrics: dict[str, Metrics], lanes: Sequence[Lane], steps_per_update: int, done: int
+) -> pd.DataFrame:
     """One row per mode and run from metrics [R] of each mode."""
     frames = []
     for mode, values in metrics.items():
         rows = {
-            "run": np.arange(settings.num_seeds),
-            "seed": np.asarray(settings.seeds),
+            "run": [lane.run for lane in lanes],
+            "seed": [lane.seed for lane in lanes],
             "update": done,
-            "env_steps": done * settings.steps_per_update,
+            "env_steps": done * steps_per_update,
             "mode": mode,
         }
         frames.append(pd.DataFrame(rows | means_over_episodes(values)))
@@ -50,15 +51,8 @@ def means_over_episodes(metrics: Metrics) -> dict[str, np.ndarray]:
     return means
 
 
-def column(name: str) -> str:
-    """The column of metrics.parquet for a metric of the program."""
-    if name == "sum/success":
-        return "success_rate"
-    return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
-
-
 def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes: int) -> float | None:
-    """The metric's mean over runs, each run's a mean over its episodes.
+    """The metric's mean over runs, each run's a mean over its episodes; values that are not finite are left out.
 
     None where a run has fewer than min_episodes: the mean of a few may be luck.
     """
@@ -66,9 +60,8 @@ def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes:
         return None
     rows = pd.concat(frames)
     values = floats(rows[metric])
-    weights = np.where(np.isfinite(values), floats(rows["episodes"]) if over_episodes(metric) else 1.0, 0.0)
-    sums = pd.DataFrame({"value": np.where(weights > 0, values, 0.0) * weights, "weight": weights})
-    sums = sums.groupby(rows["run"].to_numpy()).sum()
-    if sums["weight"].min() < (min_episodes if over_episodes(metric) else 1):
+    rows = rows.assign(**{metric: np.where(np.isfinite(values), values, np.nan)})
+    counts = pd.Series(weights(rows, metric)).groupby(rows["run"].to_numpy()).sum()
+    if counts.min() < (min_episodes if over_episodes(metric) else 1):
         return None
-    return float((sums["value"] / sums["weight"]).mean())
+    return float(weighted_means(rows, metric, [rows["run"].to_numpy()]).mean())

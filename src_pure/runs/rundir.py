@@ -1,11 +1,10 @@
 """The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
 
-import hashlib
 import itertools
 import json
 import math
 import os
-from collections.abc import Container
+import shutil
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,137 +12,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from annotated_types import Ge
 
-from src_pure.errors import CheckpointError, DamagedError
-from src_pure.runs import parquet
+from src_pure.errors import DamagedError
+from src_pure.runs.atomic import partials_of, read_json, replacing, validated
 from src_pure.runs.folder import Folder, append_line, is_there, refuse_odd
 from src_pure.runs.identity import RUN, Identity, OwnedFile, read_identity, write_identity
 from src_pure.runs.lock import LOCK
-from src_pure.runs.sealed import PARTIAL, read_json, replacing, validated
+from src_pure.runs.tables import EVALUATION, METRICS, Table
 
-# what a row says about itself, in this order; behind it come means over its episodes, then everything else (losses)
-ROW_COLUMNS = {
-    "run": pa.int64(),
-    "seed": pa.int64(),
-    "update": pa.int64(),
-    "env_steps": pa.int64(),
-    "mode": pa.string(),
-    "episodes": pa.int64(),
-    "unfinished": pa.int64(),
-}
-CONFIG, METRICS, EVALUATION, SUMMARY = "config.yaml", "metrics.parquet", "evaluation.parquet", "summary.json"
-LOG, CHECKPOINTS = "log.txt", "checkpoints"
-FILES = (CONFIG, RUN, METRICS, EVALUATION, SUMMARY, LOG, LOCK)
-FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", ".wandb", "plots", "policies")
-FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
-
-
-def over_episodes(metric: str) -> bool:
-    """Whether a column is a mean over the episodes of its row, so that rows weigh as many episodes as they hold."""
-    return metric == "success_rate" or metric.startswith("episode_")
-
-
-def main_metric(metrics: Container[str]) -> str:
-    """The one that says how good a policy is: success_rate where the task has it, else episode_return."""
-    return "success_rate" if "success_rate" in metrics else "episode_return"
-
-
-class ParquetTable:
-    """A parquet file that grows by rows. Parquet cannot be appended to, so the rows are kept and written again.
-
-    path: its name for people; held: where it is, in a folder that is held open. Raises DamagedError for a file that is
-    not what was written, ForeignError for one of another run.
-    """
-
-    def __init__(self, path: Path, held: Path, identity: Identity):
-        self.path = path
-        self.held = held
-        self.identity = identity
-        self.rows: pa.Table | None = None
-        if is_there(held):
-            self.rows = read_table(held, identity)
-
-    def append(self, frame: pd.DataFrame) -> None:
-        """Rows on disk behind the earlier ones; raises CheckpointError for other columns than these have."""
-        rows = to_arrow(frame)
-        if self.rows is not None:
-            if set(rows.column_names) != set(self.rows.column_names):
-                difference = sorted(set(rows.column_names) ^ set(self.rows.column_names))
-                raise CheckpointError(
-                    f"{self.path} was written by other code, which had or lacked {', '.join(difference)}; continue "
-                    "with that code or choose a new run_dir"
-                )
-            rows = pa.concat_tables([self.rows, rows.select(self.rows.column_names)])
-        self._replace(rows)
-
-    def rewind(self, update: int) -> None:
-        """Only rows up to an update are left; without any the file is gone."""
-        if self.rows is None:
-            return
-        rows = self.rows.filter(pc.field("update") <= update)
-        if rows.num_rows == 0:
-            self.held.unlink()
-            self.rows = None
-        elif rows.num_rows < self.rows.num_rows:
-            self._replace(rows)
-
-    def updates(self) -> set[int]:
-        """Updates that have rows."""
-        return set() if self.rows is None else set(self.rows["update"].unique().to_pylist())
-
-    def digest_of(self, update: int) -> str:
-        """SHA-256 of the rows of an update."""
-        rows = [] if self.rows is None else self.rows.filter(pc.field("update") == update).to_pylist()
-        rows.sort(key=lambda row: row["run"])
-        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-    def _replace(self, rows: pa.Table) -> None:
-        with replacing(self.held) as file:
-            parquet.write(rows, file, self.identity)
-        self.rows = rows
-
-
-def read_table(path: Path, identity: Identity | None) -> pa.Table:
-    """The table in a file of a run; raises ForeignError for one of another run, DamagedError without its columns.
-
-    identity: None where the run does not say who it is, as in published results.
-    """
-    rows, found = parquet.read(path)
-    if identity is not None:
-        identity.check(found, path)
-    lacking = {"run", "seed", "update", "env_steps", "episodes"} - set(rows.column_names)
-    if path.name == EVALUATION:
-        lacking |= {"mode", "unfinished"} - set(rows.column_names)
-    if lacking:
-        raise DamagedError(f"{path} cannot be read: it has no column {', '.join(sorted(lacking))}")
-    return rows
-
-
-def floats(column: pd.Series) -> np.ndarray:
-    """The column as float64, NaN where pandas calls it missing (NaN, NA, None)."""
-    return column.to_numpy("float64", na_value=np.nan)
-
-
-def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """The frame in the column order and types of the files; what is missing is null."""
-    first = [name for name in (*ROW_COLUMNS, *FIRST_METRICS) if name in frame]
-    columns = {}
-    for name in [*first, *(name for name in frame if name not in first)]:
-        if name in ROW_COLUMNS:
-            columns[name] = pa.array(frame[name], type=ROW_COLUMNS[name])
-        else:
-            columns[name] = pa.array(floats(frame[name]), from_pandas=True)
-    missing = [name for name in columns if name in ROW_COLUMNS and columns[name].null_count]
-    if missing:
-        raise ValueError(f"every row needs a value in {missing}")
-    return pa.table(columns)
+CONFIG, SUMMARY, LOG, CHECKPOINTS = "config.yaml", "summary.json", "log.txt", "checkpoints"
+FILES = (CONFIG, RUN, SUMMARY, LOG, LOCK)
+FOLDERS = (METRICS, EVALUATION, CHECKPOINTS, "tensorboard", "wandb", ".wandb", "plots", "policies")
 
 
 def strict_json(value: Any) -> Any:
-    """The same value in what JSON can say: numbers that are not finite become null, NumPy's become Python's."""
+    """The same value as JSON can hold it: numbers that are not finite become null, NumPy's become Python's."""
     if isinstance(value, dict):
         return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -159,7 +43,7 @@ NonNegative = Annotated[int, Ge(0)]
 
 
 class SummaryFile(OwnedFile):
-    """What is read again of summary.json."""
+    """The fields of summary.json that are read again."""
 
     env_steps: NonNegative
     runs: NonNegative
@@ -169,7 +53,7 @@ class SummaryFile(OwnedFile):
 class RunDir:
     """A run folder, held open. `RunDir.open(path)` continues the files that are there, `begin` starts a new run.
 
-    Nothing is written once the folder was moved, deleted or replaced: then every method that writes raises MovedError.
+    Once the folder was moved, deleted or replaced, every method that writes raises MovedError instead.
     """
 
     def __init__(self, folder: Folder):
@@ -199,7 +83,7 @@ class RunDir:
         remove_partials(folder.held)
         (folder.held / CHECKPOINTS).mkdir(exist_ok=True)
         write_identity(folder.held, identity)
-        with replacing(folder.held / CONFIG) as file:  # last: with it the folder can be continued
+        with replacing(folder.held / CONFIG) as file:  # last, because with it the folder can be continued
             file.write(config_yaml.encode())
         run_dir = cls(folder)
         run_dir.disposable, run_dir.made = True, made
@@ -224,8 +108,9 @@ class RunDir:
         """The tables as they were after an update, and nothing left of files whose writing was killed."""
         self.folder.check()
         remove_partials(self.folder.held)
-        self.metrics.rewind(update)
-        self.evaluation.rewind(update)
+        for table in (self.metrics, self.evaluation):
+            table.remove_partials()
+            table.rewind(update)
 
     def discard(self) -> None:
         """Removes the files of a new run that stopped before its first metrics, so that its name can be used again.
@@ -233,7 +118,7 @@ class RunDir:
         Everything stays where anything else lies, such as a file of the user or of a dashboard.
         """
         held = self.folder.held
-        if not self.disposable or self.metrics.rows is not None:
+        if not self.disposable or self.metrics.parts:
             return
         own = {CONFIG, RUN, LOG, LOCK, CHECKPOINTS}
         try:
@@ -253,12 +138,12 @@ class RunDir:
         self._write(CONFIG, config_yaml.encode())
 
     def append_metrics(self, frame: pd.DataFrame) -> None:
-        """metrics.parquet, longer by one segment: one row per update and run."""
+        """metrics.parquet with one more part: one row per update and run."""
         self.folder.check()
         self.metrics.append(frame)
 
     def append_evaluation(self, frame: pd.DataFrame) -> None:
-        """evaluation.parquet, longer by one evaluation: one row per run and policy mode."""
+        """evaluation.parquet with one more part: one row per run and policy mode."""
         self.folder.check()
         self.evaluation.append(frame)
 
@@ -287,8 +172,10 @@ class RunDir:
         self.folder.check()
         append_line(self.folder.held / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
 
-    def _table(self, name: str) -> ParquetTable:
-        return ParquetTable(self.path / name, self.folder.held / name, self.identity)
+    def _table(self, name: str) -> Table:
+        table = Table(self.path / name, self.folder.held / name, self.identity)
+        table.check()
+        return table
 
     def _write(self, name: str, content: bytes) -> None:
         self.folder.check()
@@ -319,11 +206,13 @@ def make_fresh(parent: Path, name: str) -> Path:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes files whose writing was killed; the lock of the folder is held, so nobody writes them now."""
-    for name in FILES:
-        for partial in folder.glob(PARTIAL.format(name)):
-            if partial.is_file() and not partial.is_symlink():
-                partial.unlink()
+    """Removes files and tables whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+    for partial in (partial for name in FILES for partial in partials_of(folder / name)):
+        if partial.is_file() and not partial.is_symlink():
+            partial.unlink()
+    for partial in (partial for name in (METRICS, EVALUATION) for partial in partials_of(folder / name)):
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial)
 
 
 def refuse_used(path: Path) -> None:
@@ -338,7 +227,7 @@ def _before_config(item: Path) -> bool:
     """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
     if item.name == CHECKPOINTS:
         return item.is_dir() and not any(item.iterdir())
-    return item.name in (LOCK, RUN) or any(item.match(PARTIAL.format(name)) for name in (CONFIG, RUN))
+    return item.name in (LOCK, RUN) or item in partials_of(item.with_name(CONFIG)) + partials_of(item.with_name(RUN))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
@@ -347,7 +236,8 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
     refuse_odd(path, FILES, FOLDERS)
-    if not (path / METRICS).exists():
-        raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")
     identity = read_identity(path) if is_there(path / RUN) else None  # published results have none
-    return read_table(path / METRICS, identity).to_pandas()
+    table = Table(path / METRICS, path / METRICS, identity)
+    if not table.parts:
+        raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")
+    return table.frame()

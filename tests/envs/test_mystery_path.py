@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from src_pure.envs.mystery_path import MysteryPath, MysteryPathParams
 from src_pure.envs.mystery_path_layout import BOTTOM, LEFT, RIGHT, TOP
-from src_pure.envs.mystery_path_names import NamedMysteryPath
+from src_pure.envs.mystery_path_names import mystery_path_task
 from src_pure.envs.spaces import Box, Discrete
 from tests.envs import oracles
 
@@ -283,7 +283,7 @@ def test_settings_from_a_configuration_file():
     ],
 )
 def test_published_names(env_name, same):
-    env = NamedMysteryPath(env_name=env_name)
+    env = mystery_path_task(env_name=env_name)
     assert (env.variant, env.show_origin, env.show_goal) == (same.variant, same.show_origin, same.show_goal)
     assert env.default_params == same.default_params
     obs, state = env.reset_env(jax.random.key(3), env.default_params)
@@ -293,5 +293,5 @@ def test_published_names(env_name, same):
 
 
 def test_what_is_given_takes_precedence_over_the_name():
-    env = NamedMysteryPath(env_name="MysteryPath-Grid-Easy-v0", show_goal=False, reward_path_progress=0.0)
+    env = mystery_path_task(env_name="MysteryPath-Grid-Easy-v0", show_goal=False, reward_path_progress=0.0)
     assert (env.show_origin, env.show_goal, env.default_params.reward_path_progress) == (True, False, 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from src_pure.envs.mystery_path import MysteryPath
+from src_pure.envs.spaces import Discrete
 from src_pure.envs.vector import VectorEnv
 from tests.probes import Probe, probe_params
 
@@ -100,8 +101,11 @@ class Worlds:
         end = state.time >= state.length
         return state.world, state, jnp.float32(1.0), end, jnp.bool_(False), {}
 
+    def observation_space(self, params):
+        return Discrete(2**32)
+
     def action_space(self, params):
-        return Probe().action_space(params)
+        return Discrete(2)
 
 
 class ObservedWorlds(Worlds):

@@ -1,15 +1,20 @@
 """Metrics as training hands them over, made up."""
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from src_pure.runs import parquet
+from src_pure.runs.columns import to_arrow
 from src_pure.runs.folder import Folder
 from src_pure.runs.identity import Identity, read_identity
-from src_pure.runs.rundir import RunDir, make_free, to_arrow
+from src_pure.runs.rundir import RunDir, make_free
+from src_pure.runs.tables import Part, Table
 
 IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that tests make
 
@@ -21,9 +26,23 @@ def new_run(path: str | Path, config_yaml: str, identity: Identity) -> RunDir:
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Other rows for a table of a run folder, as the run itself would write them."""
-    with path.open("wb") as file:
-        parquet.write(to_arrow(frame), file, read_identity(path.parent))
+    """Other rows for a table of a run folder, a part for each update."""
+    shutil.rmtree(path, ignore_errors=True)
+    for update, rows in frame.groupby("update"):
+        write_part(path, to_arrow(rows), update, update, read_identity(path.parent))
+
+
+def write_part(path: Path, rows: pa.Table, first: int, last: int, identity: Identity | None) -> Path:
+    """The file of a part, of whatever rows."""
+    return write_content(path, parquet.encode(rows, identity), first, last)
+
+
+def write_content(path: Path, content: bytes, first: int, last: int) -> Path:
+    """A file with the name of a part and the right digest, whatever its content is."""
+    path.mkdir(exist_ok=True)
+    part = path / Part(first, last, hashlib.sha256(content).hexdigest()).name
+    part.write_bytes(content)
+    return part
 
 
 def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> pd.DataFrame:
@@ -47,3 +66,16 @@ def metrics_frame(updates: Sequence[int], num_runs: int = 2, seed: int = 0) -> p
                 }
             )
     return pd.DataFrame(rows)
+
+
+def three_parts(path: Path) -> Table:
+    """A table of updates 1 to 9 of IDENTITY, three in each part."""
+    table = Table(path, path, IDENTITY)
+    for first in (1, 4, 7):
+        table.append(metrics_frame(range(first, first + 3)))
+    return table
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a table in order."""
+    return sorted(path.iterdir())

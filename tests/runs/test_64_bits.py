@@ -17,10 +17,10 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.evaluate import make_evaluate
+from src_pure.lanes import training_keys
 from src_pure.runs.checkpoint import read
-from src_pure.runs.loop import training_keys
 from src_pure.runs.policies import export_policy, read_trained
-from src_pure.train import init_runs, make_train, run_updates, runs_of
+from src_pure.train import init_runs, make_train, run_updates
 from tests.conftest import REPOSITORY
 
 SMALL = {"num_layers": 1, "d_model": 8, "num_heads": 2, "d_head": 4, "d_ffc": 8, "memory_len": 4, "max_iterations": 2,
@@ -32,9 +32,9 @@ TASKS = [
     ["task=bsuite", "task.env_name=distributed_memory", "observation.last_action=true", "observation.last_reward=true"],
     ["task=gymnax", "task.env_name=CartPole-v1"],
     ["task=gymnax", "task.env_name=Pendulum-v1"],
-    ["task=mysterypath", "task.env_name=MysteryPath-v0", "encoder=conv", "task.resets=pool", "task.reset_ratio=2"],
+    ["task=mysterypath", "task.env_name=MysteryPath-v0", "encoder=conv", "vector.resets=pool", "vector.reset_ratio=2"],
 ]
-ALGOS = [["algo=ppo", "algo.num_minibatches=2"], ["algo=a2c", "algo.truncation=bootstrap"]]
+ALGOS = [["algo=ppo", "algo.num_minibatches=2"], ["algo=a2c", "vector.truncation=bootstrap"]]
 LENGTH = ["num_envs=4", "num_steps=16", "total_steps=192", "num_seeds=2", "policy.head_size=8",
           "evaluation.num_episodes=4", "evaluation.max_steps=16"]  # fmt: skip
 
@@ -56,7 +56,7 @@ def program(options):
     experiment = build(compose(options))
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, 16)
-    keys, algo = training_keys(experiment.settings.seeds), runs_of(experiment.algo, 2)
+    keys, algo = training_keys(experiment.lanes), experiment.numbers().algo
     start = jax.jit(lambda keys, algo: init_runs(init, keys, algo)).trace(keys, algo)
     segment = jax.jit(lambda *args: run_updates(update, *args, 2)).trace(start.out_info, algo, jnp.int32(2))
     scores = jax.jit(jax.vmap(evaluate, (0, 0, None))).trace(keys, start.out_info.learner.params, jnp.bool_(True))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from src_pure.errors import CheckpointError
-from src_pure.runs import sealed
-from src_pure.runs.checkpoint import Checkpoints, latest, named_arrays, put_aside
+from src_pure.runs import atomic
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.checkpoint import Checkpoints, latest, put_aside
 from src_pure.types import Actor, Learner, TrainState
 from tests.runs.frames import IDENTITY
 
@@ -221,7 +222,7 @@ def test_the_configuration_may_hold_infinite_numbers(checkpoints):
 def test_a_failed_write_is_raised_by_the_next_call_and_leaves_the_others(checkpoints, monkeypatch):
     save(checkpoints, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(sealed, "digests", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(atomic, "digests", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(CheckpointError, match=r"cannot write .*2: \[Errno 28\] No space left on device$"):
             save(checkpoints, 2)
     assert names(checkpoints) == ["1"]

@@ -10,11 +10,11 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src_pure.errors import CheckpointError
 from src_pure.runs.checkpoint import Checkpoints, latest
-from src_pure.runs.rundir import read_metrics
 from tests.conftest import REPOSITORY
 from tests.runs.frames import IDENTITY
 from tests.runs.test_checkpoint import assert_equal, make_state, newest, save
@@ -103,8 +103,12 @@ def saved(folder):
 
 
 def written(folder):
-    """The last update in the metrics, 0 without any."""
-    return max(set(read_metrics(folder)["update"]) if (folder / "metrics.parquet").exists() else (), default=0)
+    """The last update in the metrics, 0 without any; each update before it is there once for both runs."""
+    if not (folder / "metrics.parquet").exists():
+        return 0
+    updates = pd.read_parquet(folder / "metrics.parquet")["update"].tolist()
+    assert updates == [update for update in range(1, updates[-1] + 1) for _ in range(2)]
+    return updates[-1]
 
 
 def finish_and_compare(start, folder, unbroken):

@@ -18,7 +18,8 @@ from pathlib import Path
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from src_pure.runs.checkpoint import Checkpoints, named_arrays
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.checkpoint import Checkpoints
 from tests.runs.frames import IDENTITY
 from tests.runs.test_checkpoint import DESCRIPTION, assert_equal, make_state, newest
 

@@ -15,18 +15,19 @@ import trainer_pure
 from src_pure import load_policy
 from src_pure.errors import CheckpointError, DamagedError, OddFileError
 from src_pure.runs import folder as folder_module
-from src_pure.runs import parquet
+from src_pure.runs.atomic import write_whole
 from src_pure.runs.checkpoint import KIND, STATE
+from src_pure.runs.columns import IN_METRICS
 from src_pure.runs.folder import append_line, files_below, read_file
 from src_pure.runs.policies import export_policy, read_trained
 from src_pure.runs.rundir import read_metrics
-from src_pure.runs.sealed import sealing
 from tests.runs.conftest import OPTIONS
-from tests.runs.frames import IDENTITY
+from tests.runs.frames import write_content, write_part
 from tests.runs.test_identity import remove, snapshot
 
-FILES = ("config.yaml", "run.json", "metrics.parquet", "evaluation.parquet", "summary.json", "log.txt", ".lock")
-FOLDERS = ("checkpoints", "wandb", ".wandb", "tensorboard", "plots", "policies", "checkpoints/10")
+FILES = ("config.yaml", "run.json", "summary.json", "log.txt", ".lock")
+TABLES = ("metrics.parquet", "evaluation.parquet")
+FOLDERS = (*TABLES, "checkpoints", "wandb", ".wandb", "tensorboard", "plots", "policies", "checkpoints/10")
 
 
 def make_odd(path, kind, elsewhere):
@@ -123,10 +124,10 @@ def test_files_of_absurd_sizes_are_not_read(tmp_path, monkeypatch):
         files_below(tmp_path)
 
 
-def sealed_with(checkpoint, folder, arrays):
+def checkpoint_with(checkpoint, folder, arrays):
     """A checkpoint like another one with right digests, that holds these arrays."""
     description = json.loads((checkpoint / f"{KIND}.json").read_text())
-    with sealing(folder / checkpoint.name, KIND, description) as partial:
+    with write_whole(folder / checkpoint.name, KIND, description) as partial:
         ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(partial / STATE, args=ocp.args.StandardSave(arrays))
 
 
@@ -136,7 +137,7 @@ def test_shapes_are_compared_before_anything_is_read(unbroken, tmp_path, capsys)
     (folder / "summary.json").unlink()
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints").mkdir()
-    sealed_with(unbroken / "checkpoints" / "10", folder / "checkpoints", {"update": np.zeros(2, np.int32)})
+    checkpoint_with(unbroken / "checkpoints" / "10", folder / "checkpoints", {"update": np.zeros(2, np.int32)})
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 4
     assert "does not hold this training's state: actor" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match=r"learner\.params.*is missing"):
@@ -144,9 +145,9 @@ def test_shapes_are_compared_before_anything_is_read(unbroken, tmp_path, capsys)
 
 
 def table_of(num_rows, **options):
-    """A parquet file with a right digest and the columns of ours, whatever else it says."""
-    numbers = np.zeros(num_rows)
-    table = pa.table({"update": numbers.astype(np.int64), "run": numbers.astype(np.int64), "loss": numbers})
+    """The content of a parquet file with the columns of ours, whatever else it says."""
+    numbers = np.ones(num_rows, np.int64)
+    table = pa.table(dict.fromkeys(IN_METRICS, numbers))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
     return sink.getvalue().to_pybytes()
@@ -155,27 +156,22 @@ def table_of(num_rows, **options):
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (table_of(3_000_000, compression="zstd"), "it declares 9,000,000 values in"),
+        (table_of(3_000_000, compression="zstd"), "it declares 15,000,000 values in"),
         (table_of(10, compression="gzip"), "it is compressed in another way than snappy"),
     ],
 )
 def test_tables_that_declare_more_than_they_hold_are_refused(tmp_path, content, error):
-    (tmp_path / "metrics.parquet").write_bytes(content)
+    write_content(tmp_path / "metrics.parquet", content, 1, 1)
     with pytest.raises(DamagedError, match=error):
         read_metrics(tmp_path)
 
 
 def test_other_columns_than_numbers_are_refused(tmp_path):
     for column in (pa.array(["x" * 1000]), pa.array([[1]]), pa.array([b"x"]), pa.array([1], pa.timestamp("s"))):
-        pq.write_table(pa.table({"loss": column}), tmp_path / "metrics.parquet")
+        shutil.rmtree(tmp_path / "metrics.parquet", ignore_errors=True)
+        write_part(tmp_path / "metrics.parquet", pa.table({"loss": column}), 1, 1, None)
         with pytest.raises(DamagedError, match="its column loss is of type"):
             read_metrics(tmp_path)
-
-
-def test_a_table_says_whose_it_is(tmp_path):
-    with (tmp_path / "metrics.parquet").open("wb") as file:
-        parquet.write(pa.table({"loss": [1.0]}), file, IDENTITY)
-    assert parquet.read(tmp_path / "metrics.parquet")[1] == IDENTITY
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +197,7 @@ def policy(unbroken, tmp_path_factory):
 )
 def test_parameters_that_say_something_else_are_refused(policy, tmp_path, content):
     description = json.loads((policy / "policy.json").read_text())
-    with sealing(tmp_path / "policy", "policy", description) as partial:
+    with write_whole(tmp_path / "policy", "policy", description) as partial:
         (partial / "params.msgpack").write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         load_policy(tmp_path / "policy")

@@ -4,16 +4,15 @@ import json
 import shutil
 
 import pandas as pd
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import trainer_pure
 from scripts import export, plot
-from src_pure.runs import parquet
-from src_pure.runs.identity import config_digest
+from src_pure.runs.columns import to_arrow
+from src_pure.runs.identity import config_digest, read_identity
 from tests.runs.conftest import OPTIONS
-from tests.runs.frames import write_table
+from tests.runs.frames import write_part, write_table
 
 FILES = ("checkpoints", "metrics.parquet", "evaluation.parquet", "summary.json", "run.json", "config.yaml")
 
@@ -114,20 +113,26 @@ def test_scripts_look_whose_files_they_are(unbroken, others, tmp_path, capsys):
 
 
 def test_a_table_that_another_program_wrote_is_not_the_runs(to_continue, capsys):
-    """It may keep what the table says of its run, but not the digest."""
+    """It knows neither the names of parts nor what a part says of its run."""
     path = to_continue / "metrics.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.filter(pc.field("run") == 0), path)
-    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
-    assert "metrics.parquet does not say which run it belongs to" in capsys.readouterr().err
+    frame = pd.read_parquet(path)
+    shutil.rmtree(path)
+    for content in ("part", "folder"):
+        if content == "part":
+            write_part(path, to_arrow(frame), 1, 10, None)
+        else:
+            frame.to_parquet(path, partition_cols=["run"])
+        assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+        error = capsys.readouterr().err
+        assert ("does not say which run it belongs to" in error) == (content == "part") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["update", "episodes", "run"])
 def test_a_table_without_a_column_is_one_line(to_continue, capsys, name):
     path = to_continue / "metrics.parquet"
-    table, identity = parquet.read(path)
-    with path.open("wb") as file:
-        parquet.write(table.drop_columns([name]), file, identity)
+    rows = pq.read_table(path)
+    shutil.rmtree(path)
+    write_part(path, rows.drop_columns([name]), 1, 10, read_identity(to_continue))
     for main, arguments in ((trainer_pure.main, [*OPTIONS, f"run_dir={to_continue}"]), (plot.main, [str(to_continue)])):
         assert main(arguments) == 2
         assert f"it has no column {name}" in capsys.readouterr().err

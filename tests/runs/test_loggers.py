@@ -150,5 +150,5 @@ def test_tensorboard_writes_under_the_run_folder(tmp_path):
 
 def test_heavy_packages_are_imported_only_when_used():
     modules = "{'wandb', 'tensorboardX', 'matplotlib', 'jax'}"
-    code = f"import sys, src_pure.runs.loggers, src_pure.runs.report; sys.exit(bool({modules} & set(sys.modules)))"
+    code = f"import sys, src_pure.runs.loggers, src_pure.runs.scores; sys.exit(bool({modules} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -91,14 +91,14 @@ def test_it_goes_on_in_its_new_place(unbroken, tmp_path, monkeypatch):
 def test_a_folder_that_lost_something_does_not_end_with_0(tmp_path, monkeypatch, capsys, name):
     """It was there, was deleted after the last time that it was written, and the training ends."""
     folder = tmp_path / "run"
-    summary = loop._summary
+    summary = loop.summarise
 
     def lose(*arguments):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         return summary(*arguments)
 
-    monkeypatch.setattr(loop, "_summary", lose)
+    monkeypatch.setattr(loop, "summarise", lose)
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 4
     error = capsys.readouterr().err
     wanted = "checkpoint of update 10" if name == "checkpoints/10" else name

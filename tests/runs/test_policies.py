@@ -21,13 +21,16 @@ from src_pure import load_actor_critic, load_policy
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.errors import CheckpointError, ConfigError
+from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
 from src_pure.ops import distribution
-from src_pure.runs import loop, sealed
+from src_pure.runs import atomic
 from src_pure.runs import policies as policies_module
-from src_pure.runs.checkpoint import named_arrays, read
-from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, warm_start
-from src_pure.runs.sealed import digests
-from src_pure.train import init_runs, make_train, runs_of
+from src_pure.runs.arrays import named_arrays
+from src_pure.runs.atomic import digests
+from src_pure.runs.checkpoint import read
+from src_pure.runs.policies import Trained, export_policy, params_of, read_params, read_trained, read_warm_start
+from src_pure.runs.program import learners_from
+from src_pure.train import init_runs, make_train
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 from tests.runs.frames import write_table
@@ -42,7 +45,7 @@ def policies(unbroken, tmp_path_factory):
     """The policies of both runs."""
     folder = tmp_path_factory.mktemp("policies")
     for number in (0, 1):
-        assert export.main([str(unbroken), f"run={number}", f"out={folder / str(number)}"]) == 0
+        assert export.main([str(unbroken), "--run", str(number), "--out", str(folder / str(number))]) == 0
     return [folder / "0", folder / "1"]
 
 
@@ -79,7 +82,7 @@ def test_it_plays_as_in_the_evaluation_of_its_run(unbroken, policies, number, mo
     scores = rows.set_index("run")[["episode_return", "episode_length"]].to_numpy()
     own, other = scores[number], scores[1 - number]
     assert mode == "greedy" or (own != other).any()
-    played = play(policies[number], loop.evaluation_keys([3 + number], 10)[0], mode)
+    played = play(policies[number], evaluation_keys(SeedLanes([3 + number]), 10)[0], mode)
     np.testing.assert_allclose(played, own, rtol=1e-6)
 
 
@@ -211,11 +214,11 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
         "run 1 (seed 4) is best: success_rate 0.750, sampled, in the evaluation after update 10\n"
         f"{folder}/policies/run_1_update_10\n"
     )
-    assert export.main([str(folder), "run=best", "metric=episode_return"]) == 0
+    assert export.main([str(folder), "--run", "best", "--metric", "episode_return"]) == 0
     assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: episode_return -0.250, sampled")
     rows.loc[last & (rows["run"] == 1), "episodes"] = 1  # of 8: luck
     write_table(folder / "evaluation.parquet", rows)
-    assert export.main([str(folder), f"out={folder / 'x'}"]) == 0
+    assert export.main([str(folder), "--out", str(folder / "x")]) == 0
     assert capsys.readouterr().out.startswith("run 0 (seed 3) is best: success_rate 0.250, sampled")
     write_table(folder / "evaluation.parquet", rows.assign(episodes=7))
     assert export.main([str(folder)]) == 2
@@ -225,18 +228,17 @@ def test_the_best_run_is_said_with_its_metric(unbroken, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["run=2"], "run must be one of 0 to 1, got 2"),
-        (["run=-1"], "run must be best, or the number of a run without metric=NAME, got run=-1"),
-        (["run=0", "metric=episode_return"], "run must be best, or the number of a run without metric=NAME"),
-        ([f"run={10**9}"], "run must be one of 0 to 1, got 1000000000"),
-        ([f"run=1{'0' * 5000}"], "run must be best, or the number of a run without metric=NAME, got run=1000"),
-        (["metric=loss"], "metric must be one of episode_return, episode_length, success_rate, got 'loss'"),
-        (["seed=3"], "options are run=N|best, metric=NAME and out=FOLDER, got seed=3"),
-        (["a\nb=3"], "options are run=N|best, metric=NAME and out=FOLDER, got a b=3"),
-        (["run"], "options are run=N|best, metric=NAME and out=FOLDER, got run"),
-        (["run=0", "out={run}"], "{run} is there already; choose another out=FOLDER or delete it"),
-        (["run=0", f"out={{run}}/{'x' * 300}"], "{run}/" + "x" * 300 + ": File name too long"),
-        (["run=0", "out={run}/config.yaml/x"], "{run}/config.yaml: File exists"),
+        (["--run", "2"], "run must be one of 0 to 1, got 2"),
+        (["--run", "-1"], "argument --run: must be a whole number from 0 to 2,147,483,647, got '-1'"),
+        (["--run", "0", "--metric", "episode_return"], "--metric says which run is best: leave it out, or --run 0"),
+        (["--run", f"{10**9}"], "run must be one of 0 to 1, got 1000000000"),
+        (["--run", f"1{'0' * 5000}"], "argument --run: must be a whole number from 0 to 2,147,483,647, got '1000"),
+        (["--metric", "loss"], "metric must be one of episode_return, episode_length, success_rate, got 'loss'"),
+        (["run=3"], "unrecognized arguments: run=3; see --help"),
+        (["--run"], "argument --run: expected one argument; see --help"),
+        (["--run", "0", "--out", "{run}"], "{run} is there already; choose another --out FOLDER or delete it"),
+        (["--run", "0", "--out", f"{{run}}/{'x' * 300}"], "{run}/" + "x" * 300 + ": File name too long"),
+        (["--run", "0", "--out", "{run}/config.yaml/x"], "{run}/config.yaml: File exists"),
     ],
 )
 def test_wrong_options_are_one_line_and_write_nothing(unbroken, capsys, options, error):
@@ -251,7 +253,7 @@ def test_what_a_killed_export_left_is_not_in_the_way(unbroken, tmp_path):
     """Nor is what another process writes at the moment."""
     partial = tmp_path / ".policy.partial"
     partial.mkdir()
-    assert export.main([str(unbroken), "run=0", f"out={tmp_path / 'policy'}"]) == 0
+    assert export.main([str(unbroken), "--run", "0", "--out", str(tmp_path / "policy")]) == 0
     assert read_params(tmp_path / "policy")[0] and partial.exists()
 
 
@@ -261,12 +263,12 @@ def test_an_export_that_another_one_was_faster_than_is_refused(unbroken, tmp_pat
 
     def meanwhile(params):
         monkeypatch.undo()
-        assert export.main([str(unbroken), "run=1", f"out={out}"]) == 0
+        assert export.main([str(unbroken), "--run", "1", "--out", str(out)]) == 0
         return serialize(params)
 
     monkeypatch.setattr(policies_module.serialization, "msgpack_serialize", meanwhile)
-    assert export.main([str(unbroken), "run=0", f"out={out}"]) == 2
-    assert f"error: {out} is there already; choose another out=FOLDER or delete it\n" == capsys.readouterr().err
+    assert export.main([str(unbroken), "--run", "0", "--out", str(out)]) == 2
+    assert f"error: {out} is there already; choose another --out FOLDER or delete it\n" == capsys.readouterr().err
     assert json.loads((out / "policy.json").read_text())["run"] == 1 and len(list(tmp_path.iterdir())) == 1
 
 
@@ -274,12 +276,12 @@ def test_a_folder_without_what_it_needs_is_refused_in_one_line(unbroken, tmp_pat
     assert export.main([str(tmp_path)]) == 2
     assert f"{tmp_path} is not a run folder with checkpoints\n" in capsys.readouterr().err
     folder = shutil.copytree(unbroken, tmp_path / "run")
-    (folder / "evaluation.parquet").unlink()
+    shutil.rmtree(folder / "evaluation.parquet")
     assert export.main([str(folder)]) == 2
-    assert "no evaluation yet that says which run is best: name one, run=0\n" in capsys.readouterr().err
+    assert "no evaluation yet that says which run is best: name one, --run 0\n" in capsys.readouterr().err
     for path in (folder / "checkpoints").iterdir():
         (path / "sha256.json").write_text("{}")
-    assert export.main([str(folder), "run=0"]) == 2
+    assert export.main([str(folder), "--run", "0"]) == 2
     error = capsys.readouterr().err
     assert "damaged" in error and "there is no whole checkpoint" in error and error.count("\n") == 1
 
@@ -289,7 +291,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(unbroken, tmp_
     (folder / "checkpoints" / "10" / "sha256.json").write_text("{}")
     (folder / "checkpoints" / ".12.partial").mkdir()  # another process is writing it
     before = sorted(folder.rglob("*"))
-    assert export.main([str(folder), "run=0", f"out={tmp_path / 'policy'}"]) == 0
+    assert export.main([str(folder), "--run", "0", "--out", str(tmp_path / "policy")]) == 0
     assert "10 is damaged" in capsys.readouterr().err
     assert read_params(tmp_path / "policy")[0].update == 9
     assert sorted(folder.rglob("*")) == before
@@ -302,7 +304,7 @@ def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, t
     for path in folder.iterdir():
         shutil.rmtree(path)
     shutil.copytree(unbroken / "checkpoints" / "9", folder / "9")
-    holder = sealed if when == "digests" else shutil
+    holder = atomic if when == "digests" else shutil
     read = getattr(holder, when)
 
     def meanwhile(*arguments, **options):
@@ -358,13 +360,13 @@ def cold():
     """An experiment and the state at its start, of other seeds than those of the policies."""
     experiment = build(compose([*OPTIONS, "seed=9"]))
     init, _ = make_train(experiment.env, experiment.policy)
-    algo = runs_of(experiment.algo, 2)
-    return experiment, jax.jit(partial(init_runs, init))(loop.training_keys(experiment.settings.seeds), algo), algo
+    algo = experiment.numbers().algo
+    return experiment, jax.jit(partial(init_runs, init))(training_keys(experiment.lanes), algo), algo
 
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
     _, state, algo = cold
-    learner = loop.start_runs(algo, warm_start(policies[1], state.learner.params))
+    learner = learners_from(algo, read_warm_start(policies[1], state.learner.params))
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():

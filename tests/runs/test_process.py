@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import trainer_pure
+from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
 from src_pure.runs import process, resume
-from src_pure.runs.loop import evaluation_keys, training_keys
 from src_pure.runs.process import differences, numeric_settings, xla_flags
 from tests.runs.conftest import OPTIONS
 from tests.runs.test_identity import snapshot
@@ -18,7 +18,7 @@ def test_keys_are_those_of_each_seed_alone():
     """As jax.random gives them one by one, whatever generator the process prefers."""
     for generator in ("threefry2x32", "rbg", "unsafe_rbg"):
         with jax.default_prng_impl(generator):
-            keys, evaluation = training_keys(range(7, 10)), evaluation_keys(range(7, 10), 12)
+            keys, evaluation = training_keys(SeedLanes(range(7, 10))), evaluation_keys(SeedLanes(range(7, 10)), 12)
         for number, seed in enumerate(range(7, 10)):
             train, evaluate = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
             np.testing.assert_array_equal(jax.random.key_data(keys[number]), jax.random.key_data(train))
@@ -29,7 +29,7 @@ def test_keys_are_those_of_each_seed_alone():
 def test_the_largest_seed_has_a_key():
     seed = 2**31 - 1
     wanted = jax.random.split(jax.random.key(seed, impl="threefry2x32"))[0]
-    np.testing.assert_array_equal(jax.random.key_data(training_keys([seed])[0]), jax.random.key_data(wanted))
+    np.testing.assert_array_equal(jax.random.key_data(training_keys(SeedLanes([seed]))[0]), jax.random.key_data(wanted))
 
 
 @pytest.mark.slow

@@ -17,13 +17,15 @@ from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
 from src_pure.build import build
-from src_pure.runs import parquet, sealed
+from src_pure.runs import atomic, parquet
+from src_pure.runs.columns import to_arrow
 from src_pure.runs.folder import Folder
+from src_pure.runs.identity import read_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.rundir import RunDir
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
-from tests.runs.frames import write_table
+from tests.runs.frames import write_part, write_table
 from tests.runs.test_checkpoint import newest
 from tests.test_command_line import TINY
 
@@ -160,7 +162,7 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    for module, name, update in ((parquet.pq, "write_table", 4), (sealed, "digests", 3)):
+    for module, name, update in ((parquet.pq, "write_table", 4), (atomic, "digests", 3)):
         with monkeypatch.context() as patch:
             assert disturbed(monkeypatch, folder, update, lambda: patch.setattr(module, name, full)) == 4  # noqa: B023
         error = capsys.readouterr().err
@@ -316,7 +318,18 @@ def test_lost_rows_are_not_passed_over(unbroken, tmp_path, capsys, table, update
     rows = pd.read_parquet(folder / f"{table}.parquet")
     write_table(folder / f"{table}.parquet", rows[rows["update"] != update])
     assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 2
-    assert f"{table}.parquet has no rows of update {update}, before checkpoint 10" in capsys.readouterr().err
+    assert f"{table}.parquet has no rows of update {update}" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_end_at_the_checkpoint_are_refused(to_continue, capsys):
+    path = to_continue / "metrics.parquet"
+    rows = to_arrow(pd.read_parquet(path))
+    shutil.rmtree(path)
+    part = write_part(path, rows, 1, 10, read_identity(to_continue))
+    assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 2
+    error = capsys.readouterr().err
+    assert "has rows from before and after update 9" in error and error.count("\n") == 1
+    assert part.exists()
 
 
 def test_an_unknown_metric_for_the_best_is_wrong_input(tmp_path, capsys):

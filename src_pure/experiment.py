@@ -1,0 +1,115 @@
+"""A training as objects, and trainings that differ in numbers alone, put side by side into one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from src_pure.algos.base import Algorithm
+from src_pure.config.files import to_yaml
+from src_pure.config.names import dotted
+from src_pure.config.settings import Settings
+from src_pure.envs import optional
+from src_pure.envs.vector import VectorEnv
+from src_pure.errors import ConfigError, shown
+from src_pure.lanes import Lane, Numbers, repeat, stack
+from src_pure.models.policy import ActorCritic
+
+LANES = "lanes"  # of a configuration: the seed and the numbers of each lane
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a configuration describes, as objects."""
+
+    name: str  # <task>-<model>-<algo>
+    settings: Settings
+    env: VectorEnv
+    evaluation_env: VectorEnv
+    evaluation_steps: int  # after which an episode is cut off
+    policy: ActorCritic
+    algo: Algorithm
+    lanes: Sequence[Lane]
+    config: dict[str, Any]  # resolved; alone it reproduces the run
+    alone: tuple["Experiment", ...] = ()  # that of each lane; empty: the lanes differ in their seeds alone
+
+    @property
+    def config_yaml(self) -> str:
+        return to_yaml(self.config)
+
+    def numbers(self) -> Numbers:
+        """The numbers of all lanes, leaves [R, ...]."""
+        if not self.alone:
+            return repeat(Numbers(self.algo, None), len(self.lanes))
+        same_task = not any(key.startswith("task.") for key in self.lanes[0].values)
+        return stack([Numbers(each.algo, None if same_task else each.env.params) for each in self.alone])
+
+    def of_lane(self, position: int) -> "Experiment":
+        """The Experiment of one lane alone."""
+        return replace(self.alone[position] if self.alone else self, lanes=(self.lanes[position],))
+
+
+def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
+    """One Experiment whose lanes are experiments of one lane each: they train in one program.
+
+    They may differ in their seeds, in numbers of the algorithm and in `numbers` of the task. Raises ConfigError that
+    names anything else.
+    """
+    first = experiments[0]
+    configs = [dotted(experiment.config) for experiment in experiments]
+    names = [name for name in sorted({name for config in configs for name in config}) if varies(name, configs)]
+    for name in names:
+        check_varies_by_lane(name, first, configs)
+    if any(len(experiment.lanes) != 1 for experiment in experiments):
+        raise ConfigError("lanes must have one seed each: set num_seeds=1")
+    numbers = [name for name in names if name != "seed"]
+    lanes = tuple(
+        Lane(run, experiment.settings.seed, {name: config[name] for name in numbers})
+        for run, (experiment, config) in enumerate(zip(experiments, configs, strict=True))
+    )
+    return replace(
+        first,
+        evaluation_steps=max(experiment.evaluation_steps for experiment in experiments),
+        lanes=lanes,
+        config=first.config | {LANES: [{"seed": lane.seed, **lane.values} for lane in lanes]},
+        alone=tuple(experiments),
+    )
+
+
+def points_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The configuration of each lane of one that `side_by_side` made."""
+    lanes = config[LANES]
+    if not (isinstance(lanes, list) and lanes and all(isinstance(lane, dict) for lane in lanes)):
+        raise ConfigError(f"{LANES} must be a list with the seed and the numbers of each lane, got {shown(lanes)}")
+    base = {name: value for name, value in config.items() if name != LANES}
+    return [with_values(base, lane) for lane in lanes]
+
+
+def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with other values of dotted keys."""
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if name:
+            value = with_values(config[section] if isinstance(config.get(section), dict) else {}, {name: value})
+        config = config | {section: value}
+    return config
+
+
+def varies(name: str, configs: Sequence[dict[str, Any]]) -> bool:
+    """Whether configurations have other values of a dotted key, or some of them lack it."""
+    return any(name not in config or config[name] != configs[0].get(name) for config in configs)
+
+
+def check_varies_by_lane(name: str, experiment: Experiment, configs: Sequence[dict[str, Any]]) -> None:
+    """Raises ConfigError for a key in which the lanes of one program cannot differ."""
+    section, _, field = name.partition(".")
+    leaves = {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(experiment.algo)}
+    numbers = optional.numbers(experiment.env.env)
+    allowed = {"algo": sorted(leaves), "task": sorted(numbers)}
+    if name != "seed" and field.partition(".")[0] not in allowed.get(section, ()):
+        known = ", ".join(["seed", *(f"{group}.{key}" for group, keys in allowed.items() for key in keys)])
+        values = " and ".join(sorted({repr(config.get(name)) for config in configs}))
+        raise ConfigError(f"lanes of one program may differ in {known}; {name} is {values}")
+    if any(name not in config for config in configs):
+        raise ConfigError(f"{name} must be given for every lane, or for none")

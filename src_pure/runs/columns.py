@@ -1,0 +1,78 @@
+"""The vocabulary of the tables: names, order and types of their columns, and what a row weighs in a mean."""
+
+from collections.abc import Container
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+# What a row says about itself, in this order. Means over its episodes follow, then everything else, such as losses.
+ROW_COLUMNS = {
+    "run": pa.int64(),
+    "seed": pa.int64(),
+    "update": pa.int64(),
+    "env_steps": pa.int64(),
+    "mode": pa.string(),
+    "episodes": pa.int64(),
+    "unfinished": pa.int64(),
+}
+FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
+IN_METRICS = ("run", "seed", "update", "env_steps", "episodes")  # every table of metrics has these columns
+IN_EVALUATION = tuple(ROW_COLUMNS)
+
+
+def column(name: str) -> str:
+    """The column for a metric of the compiled program."""
+    if name == "sum/success":
+        return "success_rate"
+    return f"episode_{name.removeprefix('sum/').removeprefix('episode_')}" if name.startswith("sum/") else name
+
+
+def over_episodes(metric: str) -> bool:
+    """Whether a column is a mean over the episodes of its row."""
+    return metric == "success_rate" or metric.startswith("episode_")
+
+
+def main_metric(metrics: Container[str]) -> str:
+    """The metric that says how good a policy is: success_rate if the task has it, else episode_return."""
+    return "success_rate" if "success_rate" in metrics else "episode_return"
+
+
+def weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
+    """How much each row counts in a mean of the metric, [rows]; 0 where its value is missing.
+
+    A mean over episodes counts as often as it has episodes, any other value once.
+    """
+    counts = floats(frame["episodes"]) if over_episodes(metric) else np.ones(len(frame))
+    return np.where(np.isnan(floats(frame[metric])), 0.0, counts)
+
+
+def weighted_means(frame: pd.DataFrame, metric: str, by: list[np.ndarray]) -> pd.Series:
+    """The mean of the metric over the rows of each group, by weight; NaN for a group whose values are all missing.
+
+    by: the keys of the groups, each [rows].
+    """
+    weight = weights(frame, metric)
+    value = np.where(weight > 0, floats(frame[metric]), 0.0) * weight
+    sums = pd.DataFrame({"value": value, "weight": weight}).groupby(by).sum()
+    return sums["value"] / sums["weight"]
+
+
+def floats(values: pd.Series) -> np.ndarray:
+    """The values as float64, NaN where pandas calls them missing (NaN, NA, None)."""
+    return values.to_numpy("float64", na_value=np.nan)
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """The frame with the column order and types of the files; missing values are null."""
+    first = [name for name in (*ROW_COLUMNS, *FIRST_METRICS) if name in frame]
+    columns = {}
+    for name in [*first, *(name for name in frame if name not in first)]:
+        if name in ROW_COLUMNS:
+            columns[name] = pa.array(frame[name], type=ROW_COLUMNS[name])
+        else:
+            columns[name] = pa.array(floats(frame[name]), from_pandas=True)
+    missing = [name for name in columns if name in ROW_COLUMNS and columns[name].null_count]
+    if missing:
+        raise ValueError(f"every row needs a value in {missing}")
+    return pa.table(columns)

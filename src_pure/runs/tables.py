@@ -1,0 +1,265 @@
+"""Tables that grow by adding: a folder of parts that are written once and never changed.
+
+    metrics.parquet/  0000000001-0000000256.<SHA-256>.parquet   the rows of updates 1 to 256
+                      0000000257-0000000300.<SHA-256>.parquet
+
+The name of a part carries the digest of its bytes, so the rename that publishes a part publishes its digest.
+`pd.read_parquet(folder)` reads all parts in order and passes over names that begin with a dot: a part that is being
+written. The folder appears together with its first part and disappears together with its last one.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from src_pure.device import host_memory
+from src_pure.errors import CheckpointError, DamagedError, OddFileError
+from src_pure.runs import parquet
+from src_pure.runs.atomic import flush, is_partial, partial_path, replacing
+from src_pure.runs.columns import IN_EVALUATION, IN_METRICS, to_arrow
+from src_pure.runs.folder import is_there, read_file, refuse_odd
+from src_pure.runs.identity import Identity
+
+METRICS, EVALUATION = "metrics.parquet", "evaluation.parquet"
+PART = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{64})\.parquet", re.ASCII)
+
+
+class Part(NamedTuple):
+    """The name of a file with rows of every update from the first to the last."""
+
+    first: int
+    last: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.first:010}-{self.last:010}.{self.sha256}.parquet"
+
+
+class Table:
+    """A table of a run folder. Only the names of its parts are kept in memory.
+
+    path: its name for people; held: where it is, in a folder that is held open; identity: of the run that all parts
+    must belong to, None where the run does not say, as in published results. A table called METRICS has rows of every
+    update. Raises OddFileError for anything in the folder that is not a part, DamagedError for parts that overlap and
+    for updates that are missing between them.
+    """
+
+    def __init__(self, path: Path, held: Path, identity: Identity | None):
+        self.path = path
+        self.held = held
+        self.identity = identity
+        self.required = IN_METRICS if path.name == METRICS else IN_EVALUATION
+        self.columns: list[str] | None = None  # of the parts that were read or written
+        self.parts = list_parts(path, held)
+        self._refuse_wrong_order()
+
+    def check(self) -> None:
+        """Reads every part, one at a time; raises as `frame` does, and keeps nothing."""
+        for part in self.parts:
+            self._checked(part)
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Writes a new part; raises CheckpointError for other columns than the table has."""
+        updates, rows = frame["update"], to_arrow(frame)
+        first, last = int(updates.min()), int(updates.max())
+        follows = first == self._last() + 1 if self.path.name == METRICS else first > self._last()
+        if not follows or updates.nunique() != last - first + 1:
+            raise ValueError(f"rows after update {self._last()} must continue {self.path}, got {first} to {last}")
+        if self.columns is not None:
+            self._refuse_other_columns(rows.column_names)
+            rows = rows.select(self.columns)
+        content = parquet.encode(rows, self.identity)
+        part = Part(first, last, hashlib.sha256(content).hexdigest())
+        self._publish(part, content)
+        self.parts.append(part)
+        self.columns = rows.column_names
+
+    def refuse_rewind(self, update: int) -> None:
+        """Raises DamagedError if a part has rows from before and after an update: parts end at every checkpoint."""
+        for part in self.parts:
+            if part.first <= update < part.last:
+                raise DamagedError(
+                    f"{self.path / part.name} has rows from before and after update {update}, where training "
+                    "continues; restore the parts that the run wrote or choose another run_dir"
+                )
+
+    def rewind(self, update: int) -> None:
+        """Removes the parts after an update, and the folder with the last of them.
+
+        The newest part goes first, so nobody finds a gap, neither meanwhile nor after a kill.
+        """
+        self.refuse_rewind(update)
+        if self.parts and self.parts[0].first > update:
+            aside = partial_path(self.held)
+            self.held.rename(aside)
+            flush(self.held.parent)
+            self.parts, self.columns = [], None
+            shutil.rmtree(aside)
+        while self._last() > update:
+            (self.held / self.parts.pop().name).unlink()
+            flush(self.held)
+
+    def remove_partials(self) -> None:
+        """Removes parts whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+        for partial in self.held.glob(".*.partial"):
+            partial.unlink()
+
+    def has_rows_of(self, update: int) -> bool:
+        return self._part_of(update) is not None
+
+    def first_missing(self, wanted: range) -> int | None:
+        """The first update that has no rows; None if all have."""
+        return next((update for update in wanted if not self.has_rows_of(update)), None)
+
+    def digest_of(self, update: int) -> str:
+        """SHA-256 of the rows of an update, which are all in one part."""
+        part = self._part_of(update)
+        rows = [] if part is None else self._rows(part).filter(pc.field("update") == update).to_pylist()
+        rows.sort(key=lambda row: row["run"])
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
+        """All rows, missing values as NaN; if columns are named, only those of them that the table has.
+
+        Raises DamagedError for a part that is not what was written, ForeignError for one of another run, OddFileError
+        for a table that cannot fit in memory.
+        """
+        total, most = sum((self.held / part.name).stat().st_size for part in self._present()), host_memory() // 2
+        if total > most:
+            raise OddFileError(f"{self.path} must have at most {most:,} bytes, it has {total:,}")
+        if not self.parts:
+            return pd.DataFrame(columns=list(columns or self.required))
+        return pa.concat_tables([self._rows(part, columns) for part in self.parts]).to_pandas()
+
+    def _rows(self, part: Part, columns: Sequence[str] = ()) -> pa.Table:
+        content = self._checked(part)
+        return content.rows([name for name in content.columns if not columns or name in columns])
+
+    def _checked(self, part: Part) -> parquet.Content:
+        """The content of a part; raises DamagedError or ForeignError for any other than the run wrote."""
+        path, data = self.path / part.name, read_file(self.held / part.name)
+        if hashlib.sha256(data).hexdigest() != part.sha256:
+            raise DamagedError(f"{path} cannot be read: it is damaged, its bytes are not those that were written")
+        content = parquet.open_content(data, path)
+        if self.identity is not None:
+            self.identity.check(content.identity, path)
+        if missing := [name for name in self.required if name not in content.columns]:
+            raise DamagedError(f"{path} cannot be read: it has no column {', '.join(missing)}")
+        if content.updates != (part.first, part.last) or content.num_rows <= part.last - part.first:
+            raise DamagedError(f"{path} cannot be read: it holds other updates than its name says")
+        if self.columns is None:
+            self.columns = content.columns
+        if content.columns != self.columns:
+            raise DamagedError(f"{path} cannot be read: its columns are not those of the other parts")
+        return content
+
+    def _present(self) -> list[Part]:
+        """The parts; raises DamagedError if one of them was removed since they were listed."""
+        for part in self.parts:
+            if not is_there(self.held / part.name):
+                raise DamagedError(f"{self.path} lacks the rows of updates {part.first} to {part.last}; restore them")
+        return self.parts
+
+    def _publish(self, part: Part, content: bytes) -> None:
+        """Puts a part into the folder; the folder appears with its first part, so nobody reads an empty table."""
+        refuse_odd(self.held.parent, (), [self.held.name])
+        if self.parts or is_there(self.held):
+            with replacing(self.held / part.name) as file:
+                file.write(content)
+            return
+        partial = partial_path(self.held)
+        try:
+            partial.mkdir()
+            with replacing(partial / part.name) as file:
+                file.write(content)
+            partial.rename(self.held)
+            flush(self.held.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def _last(self) -> int:
+        return self.parts[-1].last if self.parts else 0
+
+    def _part_of(self, update: int) -> Part | None:
+        index = bisect_right(self.parts, update, key=lambda part: part.first) - 1
+        return self.parts[index] if index >= 0 and update <= self.parts[index].last else None
+
+    def _refuse_wrong_order(self) -> None:
+        """Raises DamagedError for parts that overlap, or of metrics that do not follow each other."""
+        expected = 1
+        for part in self.parts:
+            if part.first < expected:
+                raise DamagedError(f"{self.path / part.name} has updates that another part has as well; remove one")
+            if part.first > expected and self.path.name == METRICS:
+                raise DamagedError(f"{self.path} has no rows of update {expected}; restore the part that has them")
+            expected = part.last + 1
+
+    def _refuse_other_columns(self, names: list[str]) -> None:
+        if difference := sorted(set(names) ^ set(self.columns)):
+            raise CheckpointError(
+                f"{self.path} was written by other code, which had or lacked {', '.join(difference)}; continue "
+                "with that code or choose a new run_dir"
+            )
+
+
+def list_parts(path: Path, held: Path) -> list[Part]:
+    """The parts of a table in order; raises OddFileError for anything in its folder that is not a part of a table."""
+    if not is_there(held):
+        return []
+    names = sorted(os.listdir(held))
+    refuse_odd(held, names)
+    parts = []
+    for name in (name for name in names if not is_partial(name)):
+        found = PART.fullmatch(name)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise OddFileError(f"{path / name} is not a part of a table; remove it")
+        parts.append(Part(int(found[1]), int(found[2]), found[3]))
+    return parts
+
+
+class RowBuffer:
+    """Rows of metrics that wait to be written together, so that a day leaves about two thousand parts.
+
+    They wait for `seconds`, or for 1 % of the time since training began if that is longer. A context manager that
+    writes what is left, whatever ends the training.
+    """
+
+    def __init__(self, append: Callable[[pd.DataFrame], None], seconds: float | None):
+        self.append = append
+        self.seconds = seconds or 0.0
+        self.begun = time.monotonic()
+        self.written: float | None = None  # when
+        self.waiting: list[pd.DataFrame] = []
+
+    def __enter__(self) -> "RowBuffer":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.write()
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Takes the rows of a segment, and writes all that wait if it is time; the first are written at once."""
+        self.waiting.append(rows)
+        now = time.monotonic()
+        if self.written is None or now - self.written >= max(self.seconds, (now - self.begun) / 100):
+            self.write()
+
+    def write(self) -> None:
+        """Writes all rows that wait."""
+        if self.waiting:
+            rows, self.waiting = pd.concat(self.waiting, ignore_index=True), []
+            self.append(rows)
+            self.written = time.monotonic()

@@ -1,0 +1,70 @@
+"""Fields that an environment declares as numbers: nothing static depends on them, so they may be traced."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.config.names import known_names
+from src_pure.envs.optional import numbers
+
+VARIANTS = {
+    "tmaze": ["", "task.variant=v1"],
+    "bsuite": ["", "task.env_name=distributed_memory"],
+    "mysterypath": ["task.observation=symbolic", "task.observation=symbolic task.env_name=MysteryPath-Easy-v0"],
+    "gymnax": ["", "task.env_name=Pendulum-v1"],
+    "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1"],
+}
+CASES = [
+    pytest.param(task, variant, marks=[pytest.mark.slow] * (task == "craftax"), id=f"{task} {variant}")
+    for task in known_names("task")
+    for variant in VARIANTS.get(task, [""])
+]
+NUM_STEPS = 60
+
+
+def build_env(task, variant, *options):
+    return build(compose([f"task={task}", "encoder=mlp", "num_envs=8", *variant.split(), *options])).env
+
+
+def other_value(env, name):
+    """Another value of a field, of the type that it has in the parameters."""
+    if name == "time_limit":
+        return 25
+    old = getattr(env.params, name)
+    return old + 3 if isinstance(old, int) else old + 0.75
+
+
+def play(env):
+    """(first timestep, timesteps [T, B]) of random actions."""
+    state, first = env.reset(jax.random.key(0))
+
+    def step(state, key):
+        key_action, key_step = jax.random.split(key)
+        keys = jax.random.split(key_action, env.num_envs)
+        return env.step(key_step, state, jax.vmap(env.action_space.sample)(keys))
+
+    return first, jax.lax.scan(step, state, jax.random.split(jax.random.key(1), NUM_STEPS))[1]
+
+
+@pytest.mark.parametrize(("task", "variant"), CASES)
+def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
+    """Spaces, structure and dtypes stay whichever changes; with all of them traced, trajectories are the same."""
+    env = build_env(task, variant)
+    fixed = ["agent_speed"] if getattr(env.env, "variant", "") == "grid" else []
+    options = [f"task.{name}={other_value(env, name)}" for name in numbers(env.env) if name not in fixed]
+    for changes in [options, *([option] for option in options)]:
+        other = build_env(task, variant, *changes)
+        assert (other.observation_space, other.action_space) == (env.observation_space, env.action_space)
+        own, changed = jax.tree.map(jnp.asarray, (env.params, other.params))
+        assert jax.tree.structure(own) == jax.tree.structure(changed)
+        assert [x.dtype for x in jax.tree.leaves(own)] == [x.dtype for x in jax.tree.leaves(changed)]
+    other = build_env(task, variant, *options)
+    traced = jax.jit(play)(env.replace(params=jax.tree.map(jnp.asarray, other.params)))
+    # gymnax computes physics, which a program rounds otherwise where numbers are constants
+    same = partial(np.testing.assert_allclose, rtol=0, atol=1e-4 if task == "gymnax" else 0)
+    jax.tree.map(same, traced, jax.jit(lambda: play(other))())
