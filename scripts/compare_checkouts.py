@@ -1,7 +1,8 @@
 """Whether two checkouts train bit for bit alike: python scripts/compare_checkouts.py --before PATH --after PATH
 
-Each checkout trains the same small configurations with its own code, in this Python. Every column of the tables and
-every array of the last checkpoint is compared bit by bit. Exit code 0 if none differs, 1 if any does.
+Each checkout trains the same small configurations with its own code, in this Python, and compiles its own programs.
+Every column of the tables and every array of the last checkpoint is compared bit by bit, NaN equal to NaN. Exit code 0
+if no bit differs, 1 if any does.
 """
 
 if __name__ == "__main__":
@@ -10,9 +11,10 @@ if __name__ == "__main__":
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -21,29 +23,25 @@ import pandas as pd
 from src_pure.errors import ConfigError, Parser, guarded
 
 SMALL = "num_envs=8 num_steps=16 total_steps=768 policy.head_size=16 checkpoint.metric=null"
+# every episode ends by itself: what an evaluation counts of one that is cut off is not the same in old commits
 SMALL_EVALUATION = "evaluation.num_episodes=8 evaluation.interval=3 evaluation.max_steps=40"
 PPO, A2C = "algo=ppo algo.num_minibatches=2 algo.update_epochs=2", "algo=a2c"
 ONE_LAYER = "model.d_model=16 model.num_heads=2 model.d_head=8 model.d_ffc=16"
 LAYERS = f"model.num_layers=2 {ONE_LAYER}"
 WINDOW = "model.memory_len=8"
+TMAZE = "task=tmaze task.corridor_len=5 task.time_limit=20"
 MYSTERY_PATH = "task=mysterypath task.time_limit=10"
 CASES = {
     "tmaze v1, agalite, ppo, bootstrap, 2 seeds": (
         f"task=tmaze task.variant=v1 task.corridor_len=5 task.time_limit=6 model=agalite {LAYERS} {PPO} "
         "vector.truncation=bootstrap num_seeds=2"
     ),
-    "tmaze v2, agalite paper r 3, a2c": (
-        f"task=tmaze task.corridor_len=5 model=agalite {LAYERS} model.frequencies=paper model.r=3 {A2C}"
-    ),
+    "tmaze v2, agalite paper r 3, a2c": f"{TMAZE} model=agalite {LAYERS} model.frequencies=paper model.r=3 {A2C}",
     "tmaze v2, galite, a2c, annealed, 2 seeds": (
-        f"task=tmaze task.corridor_len=5 model=galite {LAYERS} {A2C} algo.anneal_lr=true num_seeds=2"
+        f"{TMAZE} model=galite {LAYERS} {A2C} algo.anneal_lr=true num_seeds=2"
     ),
-    "tmaze v2, gtrxl, ppo, bfloat16": (
-        f"task=tmaze task.corridor_len=5 model=gtrxl {LAYERS} {WINDOW} model.precision=bfloat16 {PPO}"
-    ),
-    "tmaze v2, gru, ppo, no hidden layer in the heads": (
-        f"task=tmaze task.corridor_len=5 model=gru model.size=8 {PPO} policy.head_size=null"
-    ),
+    "tmaze v2, gtrxl, ppo, bfloat16": f"{TMAZE} model=gtrxl {LAYERS} {WINDOW} model.precision=bfloat16 {PPO}",
+    "tmaze v2, gru, ppo, no hidden layer in the heads": f"{TMAZE} model=gru model.size=8 {PPO} policy.head_size=null",
     "memory length, trxl, a2c": f"task=bsuite task.memory_length=4 model=trxl {LAYERS} {WINDOW} {A2C}",
     "memory size, transformer, ppo": (
         f"task=bsuite task.env_name=memory_size task.num_bits=3 model=transformer {LAYERS} {WINDOW} {PPO}"
@@ -54,6 +52,10 @@ CASES = {
     "mystery path grid, pixels, gru, ppo, pool": (
         f"{MYSTERY_PATH} encoder=conv encoder.channels=[4] encoder.kernels=[8] encoder.strides=[8] model=gru "
         f"model.size=8 {PPO} vector.resets=pool vector.reset_ratio=4"
+    ),
+    "mystery path, pixels, mlp, a2c, pool": (
+        f"{MYSTERY_PATH} task.env_name=MysteryPath-Easy-v0 encoder=conv encoder.channels=[4] encoder.kernels=[8] "
+        f"encoder.strides=[8] model=mlp model.size=8 {A2C} vector.resets=pool vector.reset_ratio=2"
     ),
     "mystery path, symbolic, universal, ppo, optimistic": (
         f"{MYSTERY_PATH} task.env_name=MysteryPath-v0 task.observation=symbolic model=universal {ONE_LAYER} {WINDOW} "
@@ -84,18 +86,23 @@ RENAMED = {
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
+    """0 if no bit differs, else 1."""
     parser = Parser(description="Whether two checkouts train bit for bit alike.")
     parser.add_argument("--before", type=Path, required=True, help="one checkout")
     parser.add_argument("--after", type=Path, required=True, help="the other")
     parser.add_argument("--only", default="", help="configurations whose name holds this text")
+    parser.add_argument("--keep", type=Path, help="a new folder for the trained runs (default: they are removed)")
     options = parser.parse_args(command_line)
+    for checkout in (options.before, options.after):
+        if not (checkout / "trainer_pure.py").is_file():
+            raise ConfigError(f"{checkout} must be a checkout of this project; it has no trainer_pure.py")
     cases = {name: overrides for name, overrides in CASES.items() if options.only in name}
     if not cases:
         raise ConfigError(f"--only must be part of a configuration's name, got {options.only!r}: {'; '.join(CASES)}")
     total = 0
-    for name, overrides in cases.items():
-        with tempfile.TemporaryDirectory() as folder:
-            runs = train_both([options.before, options.after], overrides.split(), Path(folder))
+    for number, (name, overrides) in enumerate(cases.items(), 1):
+        with folder_of_runs(options.keep and options.keep / str(number)) as folder:
+            runs = train_both([options.before, options.after], overrides.split(), folder)
             found = differing_bits(*(contents(run) for run in runs))
         total += sum(found.values())
         listed = "".join(f"\n    {place}: {bits:,}" for place, bits in found.items() if bits)
@@ -104,11 +111,25 @@ def main(command_line: Sequence[str] | None = None) -> int:
     return int(total > 0)
 
 
+@contextmanager
+def folder_of_runs(kept: Path | None) -> Iterator[Path]:
+    """A new folder; one without a name is removed afterwards."""
+    if kept is not None:
+        kept.mkdir(parents=True)
+        yield kept.resolve()
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def train_both(checkouts: Sequence[Path], overrides: Sequence[str], folder: Path) -> list[Path]:
     """The run folders of a training of each checkout, which train at the same time."""
     runs = [folder / "before", folder / "after"]
-    processes = [start(checkout, overrides, run) for checkout, run in zip(checkouts, runs, strict=True)]
-    outputs = [process.communicate()[0] for process in processes]
+    with ExitStack() as stack:
+        processes = [start(checkout, overrides, run) for checkout, run in zip(checkouts, runs, strict=True)]
+        for process in processes:
+            stack.callback(process.kill)  # after Ctrl-C, too
+        outputs = [process.communicate()[0] for process in processes]
     for checkout, process, output in zip(checkouts, processes, outputs, strict=True):
         if process.returncode:
             raise ConfigError(f"{checkout} does not train {' '.join(overrides)}: {output.strip()[-1000:]}")
@@ -116,16 +137,15 @@ def train_both(checkouts: Sequence[Path], overrides: Sequence[str], folder: Path
 
 
 def start(checkout: Path, overrides: Sequence[str], run: Path) -> subprocess.Popen:
+    """The training of a checkout, with a program that it compiled itself."""
     checkout = checkout.resolve()
-    if not (checkout / "trainer_pure.py").is_file():
-        raise ConfigError(f"{checkout} must be a checkout of this project; it has no trainer_pure.py")
     command = [
         sys.executable,
         "trainer_pure.py",
         *written_for(checkout, [*SMALL.split(), *SMALL_EVALUATION.split(), *overrides]),
         f"run_dir={run}",
     ]
-    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "JAX_ENABLE_COMPILATION_CACHE": "false"}
     return subprocess.Popen(
         command, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -164,18 +184,28 @@ def contents(run: Path) -> dict[str, np.ndarray]:
 
 
 def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """How many bits of each array differ; of one that only one side has, or in another form, all of them."""
+    """How many bits of each array differ; of one that only one side has, or in another form, all of them.
+
+    NaN equals NaN. Text counts one for each value that differs.
+    """
     found = {}
     for name in sorted(before | after):
         arrays = [side.get(name) for side in (before, after)]
         if any(x is None for x in arrays) or len({(x.shape, x.dtype) for x in arrays}) > 1:
             found[name] = max(8 * x.nbytes or 1 for x in arrays if x is not None)
-        elif arrays[0].dtype == object:  # words
-            found[name] = int(np.sum(arrays[0] != arrays[1]))
+        elif arrays[0].dtype == object:
+            both_missing = pd.isna(arrays[0]) & pd.isna(arrays[1])
+            found[name] = int(np.sum((arrays[0] != arrays[1]) & ~both_missing))
         else:
-            first, second = (np.frombuffer(x.tobytes(), np.uint8) for x in arrays)
-            found[name] = int(np.bitwise_count(first ^ second).sum())
+            found[name] = int(np.bitwise_count(bits(arrays[0]) ^ bits(arrays[1])).sum())
     return found
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, with one pattern for every NaN."""
+    if array.dtype.kind in "fV":  # bfloat16 is a kind of its own
+        array = np.where(array != array, np.array(np.nan, array.dtype), array)
+    return np.frombuffer(array.tobytes(), np.uint8)
 
 
 if __name__ == "__main__":
