@@ -26,9 +26,10 @@ from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.device import check_device
 from src_pure.errors import Parser, between, guarded
-from src_pure.models import transformer_blocks
+from src_pure.models import transformer
 from src_pure.models.policy import num_parameters
 from src_pure.ops.attention import MASKED, Reader
+from src_pure.ops.precision import einsum
 from src_pure.types import Array
 
 NUM_ENVS, NUM_STEPS = 64, 20
@@ -56,25 +57,25 @@ def attend_by_projecting(
     num_steps, memory_len = len(tokens), memory.shape[1]
     context = jnp.concatenate([lax.stop_gradient(memory), tokens.swapaxes(0, 1)], axis=1)  # [B, M + T, D]
     y = context * reader.scale + reader.offset
-    keys = jnp.einsum("bmd,dhk->bmhk", y, reader.key)
-    values = jnp.einsum("bmd,dhk->bmhk", y, reader.value)
+    keys = einsum("bmd,dhk->bmhk", y, reader.key)
+    values = einsum("bmd,dhk->bmhk", y, reader.value)
     content, position = (query + bias for bias in reader.relative[:2])
-    scores = jnp.einsum("tbhk,bmhk->bhtm", content, keys)
+    scores = einsum("tbhk,bmhk->bhtm", content, keys)
     padded = jnp.pad(reader.relative.distances, ((0, num_steps), (0, 0), (0, 0)))
-    by_distance = jnp.einsum("tbhk,ehk->bhte", position, padded)  # read in shorter rows: Transformer-XL's shift
+    by_distance = einsum("tbhk,ehk->bhte", position, padded)  # read in shorter rows: Transformer-XL's shift
     flat = by_distance.reshape(*scores.shape[:2], -1)[..., : num_steps * (memory_len + num_steps)]
     scores += flat.reshape(scores.shape)
     distance = memory_len + jnp.arange(num_steps)[:, None] - jnp.arange(memory_len + num_steps)  # [T, M + T]
     visible = (distance >= 0) & (distance <= jnp.minimum(seen, memory_len).T[..., None])  # [B, T, M + T]
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores * query.shape[-1] ** -0.5, MASKED))
-    return context[:, num_steps:], jnp.einsum("bhtm,bmhk->tbhk", weights, values)
+    return context[:, num_steps:], einsum("bhtm,bmhk->tbhk", weights, values)
 
 
 @contextmanager
 def attention_of(name: str) -> Iterator[None]:
     """What is traced in it has the baseline's attention where `name` is the baseline."""
-    attend = attend_by_projecting if name == BASELINE else transformer_blocks.attend
-    with mock.patch.object(transformer_blocks, "attend", attend):
+    attend = attend_by_projecting if name == BASELINE else transformer.attend
+    with mock.patch.object(transformer, "attend", attend):
         yield
 
 

@@ -1,6 +1,6 @@
-"""What every memory model promises (models/base.py), measured on random parameters, inputs and resets.
+"""The promises of every memory model (models/base.py), measured on random parameters, inputs and resets.
 
-A history is one of several windows: row 0 of a batch is never reset behind its first step, the others are at random.
+A history spans several windows of the model. Row 0 of a batch is one episode; the other rows are reset at random.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,31 +16,31 @@ from jax import lax
 from src_pure.algos.base import Algorithm
 from src_pure.algos.ppo import PPO
 from src_pure.errors import WRONG_INPUT
-from src_pure.models.base import MemoryModel, precision_of
+from src_pure.models.base import MemoryModel, WithWindow, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.ops.precision import in_32_bits
 from src_pure.train import make_train
 from src_pure.types import Actor, Array, Carry, Key, Learner, Params, Timestep, TrainState
 
-NUM_STEPS, WINDOWS = 130, 4  # of a history: at least so many steps, and so many of the model's windows
-CHUNK = 13  # steps; divides no power of two
+NUM_STEPS, WINDOWS = 130, 4  # a history has at least this many steps and this many of the model's windows
+CHUNK = 13  # steps; odd, so that chunks and blocks of 2^n steps end at different times
 BATCH, D_IN, NUM_ACTIONS = 3, 6, 4
 RESET_RATE = 0.05
-# Of |a - b| / (1 + |b|) and of |log ratio|: where two programs are compared it depends on the model's precision
+# Limits of |a - b| / (1 + |b|) and |log ratio|. Between two programs they depend on the model's precision.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 SAME_PROGRAM = 1e-5
 NUM_UPDATES = 3
 
 
 class ModelError(ValueError):
-    """A model that cannot be called as models/base.py says."""
+    """A model that cannot be called as models/base.py requires."""
 
     exit_code = WRONG_INPUT
 
 
 class Check(NamedTuple):
-    """One property: the largest error that was found, and what is allowed."""
+    """One property: the largest error found, and the largest allowed."""
 
     name: str
     error: float
@@ -48,7 +48,7 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.tolerance  # False where the error is no number
+        return self.error <= self.tolerance  # False if the error is NaN
 
 
 class Subject(NamedTuple):
@@ -63,7 +63,7 @@ class Subject(NamedTuple):
 
 
 def random_params(module: nn.Module, *args: Any, seed: int = 0) -> Params:
-    """Normal parameters, those of a matrix scaled to keep the size of what goes through it; no initialiser is run."""
+    """Normal parameters, without running initialisers; matrices are scaled to keep the size of their inputs."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
     leaves, structure = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
@@ -73,14 +73,14 @@ def random_params(module: nn.Module, *args: Any, seed: int = 0) -> Params:
 
 
 def history_len(model: MemoryModel) -> int:
-    """Steps that show what a model remembers: several times its `memory_len`, if it has one."""
-    return max(NUM_STEPS, WINDOWS * getattr(model, "memory_len", 0))
+    """Steps enough to show what a model remembers and forgets: several times its `memory_len`, if it has one."""
+    return max(NUM_STEPS, WINDOWS * model.memory_len if isinstance(model, WithWindow) else 0)
 
 
 def subject(model: MemoryModel, num_steps: int | None = None) -> Subject:
-    """The model ready to be checked, on num_steps rounded up to whole chunks, or on history_len of them.
+    """The model with a history of num_steps (history_len if None), rounded up to whole chunks.
 
-    Raises ModelError for one that cannot be called on it.
+    Raises ModelError if the model cannot be called on it.
     """
     num_steps = num_steps or history_len(model)
     num_steps += -num_steps % CHUNK
@@ -113,12 +113,12 @@ def difference(a: Array, b: Array) -> float:
 
 
 def largest(errors: Iterable[float]) -> float:
-    """The maximum; NaN where one error is."""
+    """The maximum, or NaN if one of the errors is NaN."""
     return float(np.max(list(errors)))
 
 
 def steps_error(s: Subject) -> float:
-    """(a) T single steps and chunks of CHUNK against one sequence of T: outputs, and outputs from the carries left."""
+    """(a) T single steps, and chunks of CHUNK, against one sequence of T: outputs, and what follows from the carry."""
 
     def outputs(length: int) -> tuple[Array, Array]:
         carry, first = s.run(length, s.fresh, s.inputs, s.reset)
@@ -129,9 +129,9 @@ def steps_error(s: Subject) -> float:
 
 
 def reset_error(s: Subject) -> float:
-    """(b) A reset against a fresh carry: at the first step of a call, and within one after another past.
+    """(b) A reset against a fresh carry, at the first step of a call; and within a call, after two different pasts.
 
-    Also after a past of an odd number of steps: what repeats every other step would hide behind an even one.
+    One past has an odd number of steps: an even one would hide an error that cancels every second step.
     """
     half, never = len(s.inputs) // 2, jnp.zeros_like(s.reset)
     without, with_first = s.reset.at[0].set(False), s.reset.at[0].set(True)
@@ -164,7 +164,7 @@ def row_error(s: Subject) -> float:
 
 
 def form_error(s: Subject) -> float:
-    """(e) How many leaves of the carry, and outputs, do not have the form they must have, for one step and for T."""
+    """(e) The number of leaves of the carry, and of outputs, with a wrong shape or type, for one step and for T."""
     wrong = 0
     for length in (1, len(s.inputs)):
         carry, outputs = jax.eval_shape(s.model.apply, s.params, s.fresh, s.inputs[:length], s.reset[:length])
@@ -177,7 +177,7 @@ def form_error(s: Subject) -> float:
 
 
 class NoiseEnv(NamedTuple):
-    """A vectorised environment that is noise; row 0 is one endless episode, the others end at random."""
+    """A vectorised environment of noise. The episode of row 0 never ends; the others end at random."""
 
     num_envs: int = BATCH
 
@@ -207,7 +207,7 @@ class NoiseEnv(NamedTuple):
 
 
 def ratio_error(model: MemoryModel, num_steps: int | None = None, algo: Algorithm | None = None) -> float:
-    """(g) The largest |log ratio| of NUM_UPDATES updates with learning rate 0: acting and learning are one function."""
+    """(f) The largest |log ratio| of NUM_UPDATES updates with learning rate 0: acting and learning are one function."""
     num_steps = num_steps or history_len(model)
     env, policy = NoiseEnv(), ActorCritic(Flatten(), model, NUM_ACTIONS)
     algo = algo or PPO(learning_rate=0.0, num_steps=num_steps, update_epochs=1, num_minibatches=1)
@@ -232,7 +232,7 @@ RATIO = "PPO's ratio stays 1 without learning"
 
 @in_32_bits
 def check_model(model: MemoryModel, num_steps: int | None = None) -> list[Check]:
-    """One check for each promise. A carry that changes its form cannot be run: all else has failed then."""
+    """One check per promise. A carry that changes its form cannot be run, so the other checks fail with it."""
     s = subject(model, num_steps)
     form = Check(FORM, form_error(s), 0.0)
     rounding = TOLERANCE[precision_of(model)]

@@ -5,10 +5,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from annotated_types import Ge, Gt, Interval, Lt
 
-# float32 is float32: a GPU would round the factors of products to TF32, and acting and learning would then differ
-if jax.config.jax_default_matmul_precision is None:
-    jax.config.update("jax_default_matmul_precision", "highest")
-
 Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
 Params = Any  # pytree of network parameters
@@ -23,7 +19,7 @@ Width = Annotated[int, Gt(0), Lt(129)]  # of what tracing repeats within a layer
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]
-Norm = Annotated[float, Gt(0)]  # inf: no limit
+PositiveOrInf = Annotated[float, Gt(0)]
 UnitFloat = Annotated[float, Interval(ge=0, le=1)]
 
 

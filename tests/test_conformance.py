@@ -76,7 +76,7 @@ class CountsOn(Right):
 
 
 class ResetsAfterwards(Right):
-    """Clears the memory behind the first step of an episode, in every mode alike."""
+    """Clears the memory after the first step of an episode, in every mode alike."""
 
     def initialize_carry(self, batch_size):
         return jnp.zeros((batch_size, D_IN)), jnp.zeros(batch_size, bool)
@@ -105,7 +105,7 @@ class ChangesType(Right):
 
 
 class ForgetsInLongCalls(Right):
-    """Leaves the memory of the step before the last one behind a call of more steps than a chunk has."""
+    """After a call of more steps than a chunk has, leaves the memory of the last step but one."""
 
     def __call__(self, carry, inputs, reset):
         carry, out = average(carry, inputs, reset)
@@ -133,7 +133,7 @@ class OtherArguments(Right):
 
 
 class LearnsFromMore(Right):
-    """Sums a window of WINDOW inputs beside its own; within a sequence, all inputs since its start as well."""
+    """Sums its own input and a window of WINDOW inputs; within a sequence, also all inputs since its start."""
 
     def initialize_carry(self, batch_size):
         return jnp.zeros((batch_size, WINDOW, D_IN))
@@ -148,7 +148,7 @@ class LearnsFromMore(Right):
 
 
 class StoresTooLate(PPO):
-    """PPO from the memory behind the first step of the rollout instead of before it."""
+    """PPO from the memory after the first step of the rollout instead of before it."""
 
     def update(self, key, learner, apply, carry, trajectory, last_value):
         later, _ = apply(learner.params, carry, trajectory.obs[:1], trajectory.reset[:1])

@@ -16,9 +16,9 @@ from src_pure.types import (
     Learner,
     Metrics,
     NonNegativeFloat,
-    Norm,
     PositiveFloat,
     PositiveInt,
+    PositiveOrInf,
     Trajectory,
     UnitFloat,
 )  # fmt: skip
@@ -36,7 +36,7 @@ class A2C:
     gae_lambda: UnitFloat = 0.95
     vf_coef: NonNegativeFloat = 0.5
     ent_coef: NonNegativeFloat = 0.001
-    max_grad_norm: Norm = 0.5  # inf: no clip
+    max_grad_norm: PositiveOrInf = 0.5  # inf: no clip
     adam_eps: PositiveFloat = 1e-8
     num_updates: PositiveInt = 1  # of the whole training: where an annealed learning rate reaches 0
 

@@ -17,9 +17,9 @@ from src_pure.types import (
     Learner,
     Metrics,
     NonNegativeFloat,
-    Norm,
     PositiveFloat,
     PositiveInt,
+    PositiveOrInf,
     Trajectory,
     UnitFloat,
 )  # fmt: skip
@@ -38,7 +38,7 @@ class PPO:
     clip_eps: PositiveFloat = 0.2
     vf_coef: NonNegativeFloat = 0.5
     ent_coef: NonNegativeFloat = 0.01
-    max_grad_norm: Norm = 0.5  # inf: no clip
+    max_grad_norm: PositiveOrInf = 0.5  # inf: no clip
     adam_eps: PositiveFloat = 1e-5
     num_updates: PositiveInt = 1  # of the whole training: where an annealed learning rate reaches 0
 

@@ -15,6 +15,7 @@ from craftax.craftax_env import make_craftax_env_from_name
 from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
+from src_pure.ops.precision import matmul
 from src_pure.types import Array, Key, Metrics, PositiveInt
 
 PACKAGES = {  # where each game is
@@ -110,7 +111,7 @@ class Craftax:
         truncated = state.timestep >= params.time_limit
         unlocked = state.achievements.astype(jnp.float32)
         values = jnp.array(list(self.achievements.values()))
-        episode_return = unlocked @ values + REWARD_PER_HEALTH * (state.player_health - START_HEALTH)
+        episode_return = matmul(unlocked, values) + REWARD_PER_HEALTH * (state.player_health - START_HEALTH)
         info = {"percent": 100.0 * episode_return / values.sum()}
         info |= {f"achievement/{name}": unlocked[index] for index, name in enumerate(self.achievements)}
         return obs, state, reward.astype(jnp.float32), terminated, truncated, info

@@ -1,4 +1,4 @@
-"""Transformers that apply one shared layer again and again, until each token has had enough of it.
+"""Transformers that apply one shared block again and again, until each token halts.
 
     universal     residual post_norm     positions absolute    Dehghani et al., arXiv:1807.03819
     integrated    residual gated_rezero  positions relative    Makkink 2021: memory of Transformer-XL, gates, ReZero
@@ -14,17 +14,18 @@ From then on its state is copied, so that a token that thinks longer can attend 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import Precision, dense, episode_time, full, head_size
-from src_pure.models.transformer import TransformerCarry, check_sizes, initial_carry
-from src_pure.models.transformer_blocks import BLOCKS, Positions, Residual
+from src_pure.models.blocks import Residual
+from src_pure.models.layers import Precision, as_float32, dense, episode_time, head_size
+from src_pure.models.transformer import Positions, TransformerCarry, attention_block, check_sizes, initial_carry
 from src_pure.ops.attention import sinusoids
+from src_pure.ops.precision import FULL
 from src_pure.types import Array, PositiveInt, UnitFloat
 
 
 class AdaptiveTransformer(nn.Module):
-    """One layer, at most `max_iterations` times; its memory keeps the inputs of each iteration.
+    """One block, applied at most `max_iterations` times; the memory keeps the inputs of each iteration.
 
-    Sows the iterations that the tokens took, N [T, B], as `ponder_steps` among the intermediates.
+    Sows N [T, B], the iterations that each token took, as `ponder_steps` among the intermediates.
     """
 
     max_iterations: PositiveInt = 6
@@ -48,10 +49,13 @@ class AdaptiveTransformer(nn.Module):
     @nn.compact
     def __call__(self, carry: TransformerCarry, inputs: Array, reset: Array) -> tuple[TransformerCarry, Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        block = BLOCKS[self.residual](self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name="block")
-        halting = nn.Dense(1, kernel_init=nn.initializers.orthogonal(), bias_init=nn.initializers.ones, name="halting")
+        block = attention_block(
+            self.residual, self.num_heads, d_head, self.d_ffc, self.positions, self.precision, name="block"
+        )
+        orthogonal, ones = nn.initializers.orthogonal(), nn.initializers.ones
+        halting = nn.Dense(1, precision=FULL, kernel_init=orthogonal, bias_init=ones, name="halting")
         time = episode_time(carry.time, reset)
-        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
+        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
 
         mean = jnp.zeros_like(x)
         halted_mass = jnp.zeros(reset.shape)  # p_1 + ... + p_n
@@ -73,7 +77,7 @@ class AdaptiveTransformer(nn.Module):
         return TransformerCarry(tuple(memories), time[-1]), mean
 
     def coordinates(self, seen: Array, iteration: int) -> Array | float:
-        """What tells steps and iterations apart, [T, B, D]; relative positions need none of it."""
+        """The code of step and iteration, [T, B, D]; 0 with relative positions, which do not need it."""
         if self.positions == "relative":
             return 0.0
         return sinusoids(seen, self.d_model) + sinusoids(jnp.asarray(iteration), self.d_model)

@@ -7,12 +7,13 @@ One head of size D with feature factor eta, over the raw projections of a token:
     V_i = (1 - b) V_i + cos(w_i t) b v,     b = sigmoid(beta)                                            [D]
     out = c * sum_i V_i (K_i . q) / (s . q + eps)
 
-Two departures from the released code. The phase t counts the steps of the episode (1 at its first), where the
-released counter is never reset: what an agent computes must not depend on when its episode began. And because t is an
+Two departures from the released code. The phase t counts the steps of the episode (1 at its first); the released
+counter is never reset, but the outputs of an agent must not depend on when its episode began. And because t is an
 integer and cosine is even, frequencies w, -w and 2 pi - w are one channel with a weight, and w = 0 is s itself.
 """
 
 from collections import Counter
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -20,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.models.layers import Block, Precision, dense, episode_time, full, head_size, heads
+from src_pure.models.blocks import REMATERIALISED_BLOCKS, feed_forward, layer_norm
+from src_pure.models.layers import Precision, as_float32, dense, episode_time, head_size, heads
 from src_pure.ops import recurrence
 from src_pure.types import Array, Depth, PositiveInt, Width
 
@@ -33,7 +35,7 @@ Implementation = Literal["auto", "chunked", "scan", "associative_scan"]
 class Channels(NamedTuple):
     """The distinct cosines of a choice of frequencies. Channel 0 is w = 0, the normaliser s."""
 
-    weights: tuple[int, ...]  # how many frequencies fall on each channel; 0 for s where w = 0 is not among them
+    weights: tuple[int, ...]  # how many frequencies fall on each channel; 0 for s if w = 0 is not among them
     cosines: np.ndarray  # [period, C] float32: cos(w_i t) at t mod period
     period: int
 
@@ -50,7 +52,7 @@ def frequency_channels(frequencies: Frequencies, r: int) -> Channels:
         period = r
         turns = range(r + 1) if frequencies == "paper" else range(r)
     counts = Counter(min(n % period, -n % period) for n in turns)
-    counts[0] += 0  # s is always there
+    counts[0] += 0  # s is always needed
     distinct = sorted(counts)
     steps = np.outer(np.arange(period), distinct) % period
     cosines = np.cos(2.0 * np.pi * steps / period).astype(np.float32)
@@ -92,7 +94,7 @@ def agalite_attention(
     """(carry, out [T, B, H, D]) from raw projections, before relu and sigmoid.
 
     query, key, value, beta, gamma: [T, B, H, D]; p1, p2, p3: [T, B, H, eta]; reset: [T, B] bool. carry None is fresh.
-    `implementation`: all agree; `auto` is `chunked`, whose gradient stores the least.
+    All implementations agree; `auto` is `chunked`, whose gradient stores the least.
     """
     _, batch_size, num_heads, d_head = query.shape
     channels = frequency_channels(frequencies, r)
@@ -148,13 +150,17 @@ class AGaLiTeAttention(nn.Module):
     def __call__(self, carry: AttentionCarry, inputs: Array, reset: Array) -> tuple[AttentionCarry, Array]:
         tokens = dense(5 * self.num_heads * self.d_head, precision=self.precision, name="kqv_gates")(inputs)
         rows = dense(3 * self.num_heads * self.eta, precision=self.precision, name="features")(inputs)
-        tokens, rows = heads(full(tokens), self.num_heads), heads(full(rows), self.num_heads)
+        tokens, rows = heads(as_float32(tokens), self.num_heads), heads(as_float32(rows), self.num_heads)
         key, query, value, beta, gamma = jnp.split(tokens, 5, axis=-1)
-        p1, p2, p3 = jnp.split(rows, 3, axis=-1)
+        projections = (query, key, value, beta, gamma, *jnp.split(rows, 3, axis=-1))
         carry, out = agalite_attention(
-            carry, query, key, value, beta, gamma, p1, p2, p3, reset,
-            r=self.r, frequencies=self.frequencies, implementation=self.implementation,
-        )  # fmt: skip
+            carry,
+            *projections,
+            reset,
+            r=self.r,
+            frequencies=self.frequencies,
+            implementation=self.implementation,
+        )
         return carry, dense(self.d_model, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
 
@@ -185,7 +191,7 @@ class AGaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[AttentionCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
+        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
         new_carry = []
         for i, layer_carry in enumerate(carry):
             attention = AGaLiTeAttention(
@@ -199,6 +205,8 @@ class AGaLiTe(nn.Module):
                 self.precision,
                 parent=None,
             )
-            layer_carry, x = Block(attention, self.d_ffc, self.precision, name=f"block_{i}")(layer_carry, x, reset)
+            ffc = partial(feed_forward, d_ffc=self.d_ffc, precision=self.precision)
+            block = REMATERIALISED_BLOCKS["gated"](attention, layer_norm, ffc, self.precision, name=f"block_{i}")
+            layer_carry, x = block(layer_carry, x, reset)
             new_carry.append(layer_carry)
         return tuple(new_carry), x

@@ -1,4 +1,4 @@
-"""Encoders: an observation [T, B, ...] -> features [T, B, D]; ValueError for an observation that does not fit."""
+"""Encoders: an observation [T, B, ...] -> features [T, B, D]; ValueError if the observation does not fit."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from src_pure.models.layers import dense
 from src_pure.ops.pixels import as_float
 from src_pure.types import Array, PositiveInt
 
-Sizes = Annotated[tuple[PositiveInt, ...], MaxLen(100)]  # one for each layer
+Sizes = Annotated[tuple[PositiveInt, ...], MaxLen(100)]  # one per layer
 
 
 def flatten(obs: Array) -> Array:
@@ -20,7 +20,7 @@ def flatten(obs: Array) -> Array:
 
 
 class Flatten(nn.Module):
-    """The observation itself; the memory model has a first layer of its own."""
+    """The flat observation; the memory model has its own first layer."""
 
     def __call__(self, obs: Array) -> Array:
         return flatten(obs)
@@ -68,8 +68,8 @@ class ConvEncoder(nn.Module):
 class Convolution(nn.Module):
     """relu of a convolution without padding, [T, B, W, H, C] -> [T, B, W', H', channels], as one matrix product.
 
-    XLA's own convolution takes 25 times as long on CPU where its gradient stands inside a loop, as in training (52
-    instead of 2 ms for an 84 x 84 frame), and with another kernel for each run it becomes a grouped one, slower still.
+    On CPU, XLA's own convolution takes 25 times as long if its gradient is inside a loop, as in training (52 instead of
+    2 ms for an 84 x 84 frame). With a different kernel for each run it becomes a grouped one, which is slower still.
     """
 
     channels: int
@@ -82,7 +82,7 @@ class Convolution(nn.Module):
 
 
 def patches(x: Array, size: int, stride: int) -> Array:
-    """[T, B, W, H, C] -> [T, B, W', H', size * size * C]: the squares that a convolution looks at.
+    """[T, B, W, H, C] -> [T, B, W', H', size * size * C]: the squares that a convolution reads.
 
     Features count the pixels of a square downwards (H) first, then across (W), then their channels.
     """

@@ -27,7 +27,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from src_pure.models.layers import Block, PostNormBlock, Precision, UngatedBlock, dense, full, head_size, heads
+from src_pure.models.blocks import REMATERIALISED_BLOCKS, Residual, feed_forward, layer_norm
+from src_pure.models.layers import Precision, as_float32, dense, head_size, heads
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState, scan_readout
 from src_pure.ops.product_decay import product_decay, product_readout
 from src_pure.ops.released_decay import released_decay, released_readout
@@ -38,7 +39,6 @@ EPS = 1e-10
 DecayName = Literal["product", "released"]
 Gating = Literal["elementwise", "scalar", "none"]
 FeatureMap = Literal["outer_relu", "outer_elu+1", "relu", "elu+1", "dpfp"]
-BlockOrder = Literal["gtrxl", "trxl", "post-ln"]
 Implementation = Literal["auto", "chunked", "scan"]
 
 
@@ -62,7 +62,7 @@ FEATURES: dict[str, Callable[[Array, Array | None, int], Factored]] = {
 
 
 def num_features(feature_map: FeatureMap, d_head: int, eta: int) -> int:
-    """F; eta is nu where the map is dpfp."""
+    """F; for dpfp eta is nu."""
     return d_head * {"relu": 1, "elu+1": 1, "dpfp": 2 * eta}.get(feature_map, eta)
 
 
@@ -74,7 +74,7 @@ def row_sizes(gating: Gating, feature_map: FeatureMap, eta: int) -> tuple[int, i
 
 
 def feature_gate(gamma: Array, p3: Array | None, feature_map: FeatureMap) -> Factored:
-    """g, in the form of the features"""
+    """g, factored like the features."""
     gate = jax.nn.sigmoid(gamma)
     if feature_map in ("relu", "elu+1"):
         return Factored(None, gate)
@@ -111,8 +111,8 @@ def galite_attention(
     """(carry, out [T, B, H, D]) from raw projections, before relu and sigmoid.
 
     query, key, value, beta, gamma: [T, B, H, D]; p1, p2, p3: [T, B, H, eta]; reset: [T, B] bool. carry None is fresh.
-    What an ablation does not use may be None; beta is [T, B, H, 1] for `scalar`, p3 [T, B, H, nu] for `dpfp`. `nu` is
-    read by dpfp alone, `decay` by elementwise gates alone: with one gate both decays are 1 - a.
+    Arguments that an ablation does not use may be None; beta is [T, B, H, 1] for `scalar`, p3 [T, B, H, nu] for `dpfp`.
+    Only dpfp reads `nu`, only elementwise gates read `decay`: with one gate per head both decays are 1 - a.
     """
     features = FEATURES[feature_map]
     key, query = features(key, p1, nu), features(query, p2, nu)
@@ -159,29 +159,33 @@ class GaLiTeAttention(nn.Module):
     def __call__(self, carry: MatrixState, inputs: Array, reset: Array) -> tuple[MatrixState, Array]:
         elementwise = self.gating == "elementwise"
         width = self.num_heads * self.d_head * (5 if elementwise else 3)
-        tokens = heads(full(dense(width, precision=self.precision, name="kqv_gates")(inputs)), self.num_heads)
+        tokens = heads(as_float32(dense(width, precision=self.precision, name="kqv_gates")(inputs)), self.num_heads)
         key, query, value, *gates = jnp.split(tokens, width // (self.num_heads * self.d_head), -1)
         beta, gamma = gates if elementwise else (None, None)
         if self.gating == "scalar":
-            beta = heads(full(dense(self.num_heads, precision=self.precision, name="gate")(inputs)), self.num_heads)
-        p1, p2, p3 = self.rows(inputs)
+            gate = dense(self.num_heads, precision=self.precision, name="gate")(inputs)
+            beta = heads(as_float32(gate), self.num_heads)
+        projections = (query, key, value, beta, gamma, *self.rows(inputs))
         carry, out = galite_attention(
-            carry, query, key, value, beta, gamma, p1, p2, p3, reset, decay=self.decay, gating=self.gating,
-            feature_map=self.feature_map, nu=self.eta, implementation=self.implementation,
-        )  # fmt: skip
+            carry,
+            *projections,
+            reset,
+            decay=self.decay,
+            gating=self.gating,
+            feature_map=self.feature_map,
+            nu=self.eta,
+            implementation=self.implementation,
+        )
         return carry, dense(self.d_model, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
     def rows(self, inputs: Array) -> list[Array]:
-        """p1, p2, p3 [T, B, H, eta], without entries where they are not used."""
+        """p1, p2, p3 [T, B, H, eta]: empty, or None if all are, where not used."""
         first, second, third = row_sizes(self.gating, self.feature_map, self.eta)
         if first + third == 0:
             return [None, None, None]
         width = self.num_heads * (first + second + third)
-        rows = full(dense(width, precision=self.precision, name="features")(inputs))
+        rows = as_float32(dense(width, precision=self.precision, name="features")(inputs))
         return jnp.split(heads(rows, self.num_heads), (first, first + second), axis=-1)
-
-
-BLOCKS = {"gtrxl": Block, "trxl": UngatedBlock, "post-ln": PostNormBlock}
 
 
 class GaLiTe(nn.Module):
@@ -196,7 +200,7 @@ class GaLiTe(nn.Module):
     decay: DecayName = "product"
     gating: Gating = "elementwise"
     feature_map: FeatureMap = "outer_relu"
-    block: BlockOrder = "gtrxl"
+    residual: Residual = "gated"
     implementation: Implementation = "auto"
     precision: Precision = "float32"
 
@@ -212,7 +216,7 @@ class GaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[MatrixState, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = full(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
+        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
         new_carry = []
         for i, layer_carry in enumerate(carry):
             attention = GaLiTeAttention(
@@ -227,8 +231,8 @@ class GaLiTe(nn.Module):
                 self.precision,
                 parent=None,
             )
-            layer_carry, x = BLOCKS[self.block](attention, self.d_ffc, self.precision, name=f"block_{i}")(
-                layer_carry, x, reset
-            )
+            ffc = partial(feed_forward, d_ffc=self.d_ffc, precision=self.precision)
+            block = REMATERIALISED_BLOCKS[self.residual](attention, layer_norm, ffc, self.precision, name=f"block_{i}")
+            layer_carry, x = block(layer_carry, x, reset)
             new_carry.append(layer_carry)
         return tuple(new_carry), x

@@ -1,10 +1,10 @@
-"""Layers that several memory models share. One initialisation for all: orthogonal kernels and zero biases.
+"""Layers that several memory models share, all initialised alike: orthogonal kernels and zero biases.
 
-Their scale is sqrt 2, and 1 in the LSTM and the GRU, whose gates are no relu. The gates of GTrXL and the layer that
-halts have biases that are not zero at first.
+The scale of a kernel is sqrt 2, or 1 in LSTM and GRU, where no relu follows. Only the gates of GTrXL and the layer that
+halts start with other biases.
 
-`precision` is that of dense layers: of what goes into their products and of what comes out. Parameters, residuals,
-norms, gates, scores, softmax and recurrences (the product with h in GRU and LSTM, too) are float32 in both, and so are
+`precision` is that of dense layers: of the factors of their products and of the result. Parameters, residuals, norms,
+gates, scores, softmax and recurrences (including the product with h in GRU and LSTM) are always float32, and so are
 carries and outputs of a memory model.
 """
 
@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.ops.dense import SAVED, product
-from src_pure.types import Array, Carry
+from src_pure.ops.dense import product
+from src_pure.types import Array
 
 Precision = Literal["float32", "bfloat16"]
 GATE_BIAS = 2.0  # the gate starts mostly closed, so that a block starts close to the identity
 
 
 def _dot_general(x: Array, kernel: Array, dimension_numbers, precision) -> Array:
-    """`product`, called as flax calls it; a dense layer always gives the same two last arguments."""
+    """`product` with the arguments that flax passes; for a dense layer the last two are always the same."""
     return product(x, kernel)
 
 
@@ -43,13 +43,13 @@ def dense(
     return _Dense(features, use_bias=use_bias, dtype=jnp.dtype(precision), kernel_init=kernel_init, name=name)
 
 
-def full(x: Array) -> Array:
-    """What a dense layer made, as float32: from here on it is added up."""
+def as_float32(x: Array) -> Array:
+    """The result of a dense layer as float32, in which sums are made."""
     return x.astype(jnp.float32)
 
 
 def stacked_orthogonal(scale: float = 2.0**0.5):
-    """Initialiser of several square kernels side by side, [D, n D], each orthogonal on its own."""
+    """Initialiser of n square kernels next to each other, [D, n D], each orthogonal on its own."""
     orthogonal = nn.initializers.orthogonal(scale)
 
     def initialize(key, shape, dtype=jnp.float32):
@@ -83,16 +83,17 @@ class GRUGate(nn.Module):
     @nn.compact
     def __call__(self, x: Array, y: Array) -> Array:
         size = x.shape[-1]
-        from_y = full(self.projection(3 * size, "w")(y))
-        from_x = full(self.projection(2 * size, "u")(x))
+        from_y = as_float32(self.projection(3 * size, "w")(y))
+        from_x = as_float32(self.projection(2 * size, "u")(x))
         bias = self.param("bias", nn.initializers.constant(GATE_BIAS), (size,))
         y_r, y_z, y_n = jnp.split(from_y, 3, axis=-1)
         x_r, x_z = jnp.split(from_x, 2, axis=-1)
         r = nn.sigmoid(y_r + x_r)
         z = nn.sigmoid(y_z + x_z - bias)
-        x_n = full(self.projection(size, "u_n")(r * x))
+        x_n = as_float32(self.projection(size, "u_n")(r * x))
         out = x + z * (jnp.tanh(y_n + x_n) - x)
-        return lax.optimization_barrier(out)  # else XLA computes its gradient anew for every use, from the last gate on
+        # without the barrier XLA computes the gradient again for each use, all the way from the last gate
+        return lax.optimization_barrier(out)
 
     def projection(self, features: int, name: str) -> nn.Dense:
         dtype = jnp.dtype(self.precision)
@@ -100,65 +101,10 @@ class GRUGate(nn.Module):
 
 
 def head_size(d_model: int, num_heads: int, d_head: int | None) -> int:
-    """d_head, or where it is None the share of a head in d_model; raises ValueError where that is no integer."""
+    """d_head, or if it is None d_model / num_heads; raises ValueError if that is not an integer."""
     if d_head is None and d_model % num_heads:
         raise ValueError(
             f"d_model must be a multiple of num_heads where d_head is null, got {d_model} and {num_heads}; "
             "change one of them or set d_head"
         )
     return d_model // num_heads if d_head is None else d_head
-
-
-class PlainBlock(nn.Module):
-    """Pre-norm block of GTrXL: h = Gate(x, relu(attention(LN x))), out = Gate(h, relu(dense(relu(dense(LN h)))))."""
-
-    attention: nn.Module
-    d_ffc: int
-    precision: Precision = "float32"
-
-    @nn.compact
-    def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
-        carry, attended = self.attention(carry, nn.LayerNorm()(x), reset)
-        x = GRUGate(self.precision, name="gate_attention")(x, nn.relu(attended))
-        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(nn.LayerNorm()(x)))
-        return carry, GRUGate(self.precision, name="gate_ffc")(
-            x, nn.relu(dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
-        )
-
-
-class PlainUngatedBlock(nn.Module):
-    """PlainBlock without gates: h = x + relu(attention(LN x)), out = h + relu(dense(relu(dense(LN h))))."""
-
-    attention: nn.Module
-    d_ffc: int
-    precision: Precision = "float32"
-
-    @nn.compact
-    def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
-        carry, attended = self.attention(carry, nn.LayerNorm()(x), reset)
-        x = x + nn.relu(attended)
-        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(nn.LayerNorm()(x)))
-        return carry, x + nn.relu(dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
-
-
-class PlainPostNormBlock(nn.Module):
-    """The first Transformer's order: h = LN(x + attention(x)), out = LN(h + dense(relu(dense(h))))."""
-
-    attention: nn.Module
-    d_ffc: int
-    precision: Precision = "float32"
-
-    @nn.compact
-    def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
-        carry, attended = self.attention(carry, x, reset)
-        x = nn.LayerNorm()(x + attended)
-        hidden = nn.relu(dense(self.d_ffc, precision=self.precision, name="ffc_in")(x))
-        return carry, nn.LayerNorm()(x + dense(x.shape[-1], precision=self.precision, name="ffc_out")(hidden))
-
-
-# The backward pass keeps what is named SAVED, products of dense layers and recurrences, and computes all else again: a
-# third less memory at the same speed, as what is left is elementwise.
-SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names(SAVED)
-Block = nn.remat(PlainBlock, policy=SAVE_PRODUCTS)
-UngatedBlock = nn.remat(PlainUngatedBlock, policy=SAVE_PRODUCTS)
-PostNormBlock = nn.remat(PlainPostNormBlock, policy=SAVE_PRODUCTS)

@@ -14,11 +14,11 @@ ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
 class ActorCritic(nn.Module):
-    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer or none.
+    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer of head_size, or none.
 
-    Actions are one of num_actions, or if `continuous` vectors of num_actions numbers. These are Gaussian around a mean
-    from the network, with a learned standard deviation that does not depend on the state and starts at 1, as is usual
-    for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al., arXiv:2006.05990).
+    An action is one of num_actions, or if `continuous` a vector of num_actions numbers. Such vectors are Gaussian: the
+    network gives the mean, and the standard deviation is learned, does not depend on the state and starts at 1, as is
+    usual for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al., arXiv:2006.05990).
     """
 
     encoder: nn.Module

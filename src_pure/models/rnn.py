@@ -1,9 +1,9 @@
-"""GRU and LSTM with resets, and the MLP that remembers nothing: the classical memories and the control."""
+"""The classical memories, GRU and LSTM, and the control without memory, an MLP."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from src_pure.models.layers import Precision, dense, full, stacked_orthogonal
+from src_pure.models.layers import Precision, as_float32, dense, stacked_orthogonal
 from src_pure.ops.recurrence import recurrent_scan
 from src_pure.types import Array, Depth, PositiveInt
 
@@ -28,37 +28,37 @@ def lstm_cell(inputs: Array, recurrent: Array, state: tuple[Array, Array]) -> tu
 
 class GRU(nn.Module):
     size: PositiveInt = 128
-    precision: Precision = "float32"  # of what comes from the inputs
+    precision: Precision = "float32"  # of the product with the inputs
 
     def initialize_carry(self, batch_size: int) -> tuple[Array]:
         return (jnp.zeros((batch_size, self.size)),)
 
     @nn.compact
     def __call__(self, carry: tuple[Array], inputs: Array, reset: Array) -> tuple[tuple[Array], Array]:
-        x = full(dense(3 * self.size, scale=1.0, precision=self.precision, name="inputs")(inputs))
+        x = as_float32(dense(3 * self.size, scale=1.0, precision=self.precision, name="inputs")(inputs))
         kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 3 * self.size))
-        bias = self.param("bias", nn.initializers.zeros, (self.size,))  # of the candidate alone
+        bias = self.param("bias", nn.initializers.zeros, (self.size,))  # only the candidate has one
         bias = jnp.concatenate([jnp.zeros(2 * self.size), bias])
         return recurrent_scan(gru_cell, kernel, bias, carry, x, 1.0 - reset)
 
 
 class LSTM(nn.Module):
     size: PositiveInt = 128
-    precision: Precision = "float32"  # of what comes from the inputs
+    precision: Precision = "float32"  # of the product with the inputs
 
     def initialize_carry(self, batch_size: int) -> tuple[Array, Array]:
         return jnp.zeros((batch_size, self.size)), jnp.zeros((batch_size, self.size))
 
     @nn.compact
     def __call__(self, carry: tuple[Array, Array], inputs: Array, reset: Array):
-        x = full(dense(4 * self.size, scale=1.0, use_bias=False, precision=self.precision, name="inputs")(inputs))
+        x = as_float32(dense(4 * self.size, scale=1.0, use_bias=False, precision=self.precision, name="inputs")(inputs))
         kernel = self.param("kernel", stacked_orthogonal(1.0), (self.size, 4 * self.size))
         bias = self.param("bias", nn.initializers.zeros, (4 * self.size,))
         return recurrent_scan(lstm_cell, kernel, bias, carry, x, 1.0 - reset)
 
 
 class MLP(nn.Module):
-    """No memory: what an agent can do that sees the present alone."""
+    """No memory: how far an agent gets that sees only the present."""
 
     size: PositiveInt = 128
     num_layers: Depth = 2
@@ -72,4 +72,4 @@ class MLP(nn.Module):
         x = inputs
         for _ in range(self.num_layers):
             x = nn.relu(dense(self.size, precision=self.precision)(x))
-        return carry, full(x)
+        return carry, as_float32(x)

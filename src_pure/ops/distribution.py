@@ -16,7 +16,7 @@ LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 @in_32_bits
 def sample(key: Key, params: Array | Gaussian) -> Array:
-    """An action; in a 64-bit program the same one, which is drawn in 32 bits."""
+    """An action, drawn in 32 bits also in a 64-bit program."""
     if isinstance(params, Gaussian):
         return params.mean + jnp.exp(params.log_std) * jax.random.normal(key, params.mean.shape)
     return jax.random.categorical(key, params)

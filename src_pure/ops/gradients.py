@@ -1,4 +1,4 @@
-"""Gradients written by hand, of which none is zero in silence."""
+"""Gradients written by hand. One that is missing is an error, never a silent zero."""
 
 import inspect
 from collections.abc import Callable
@@ -13,14 +13,14 @@ Path = tuple[tree_util.KeyEntry, ...]  # of an array among the arguments
 
 @tree_util.register_static
 class Wanted(tuple[Path, ...]):
-    """The arrays that a gradient was asked for: known while tracing, so not an array itself."""
+    """The arrays whose gradients are wanted: known while tracing, so not an array itself."""
 
 
 def define_gradient(function: jax.custom_vjp, forward: Callable, *backwards: Callable) -> None:
     """Gives a function its gradient: forward(*args) -> (out, residuals), backward(residuals, cotangents) -> gradients.
 
-    A gradient that a backward pass leaves None is not zero but missing. The first of the passes is used in which none
-    that was asked for is missing, so the cheapest stands first. Where all lack one, differentiation is a TypeError.
+    A gradient that a backward pass leaves None is missing, not zero. The first pass that has all wanted gradients is
+    used, so the cheapest goes first. If every pass lacks one, differentiation raises TypeError.
     """
 
     def checked_forward(*args):
@@ -38,7 +38,7 @@ def define_gradient(function: jax.custom_vjp, forward: Callable, *backwards: Cal
                 return gradients
         name = _name(function, missing[0])
         raise TypeError(
-            f"{function.__name__} takes {name} for a constant and has no gradient of it, but {name} depends on what is "
+            f"{function.__name__} treats {name} as a constant and has no gradient of it, but {name} depends on what is "
             f"differentiated; if that is meant, pass lax.stop_gradient({name})"
         )
 
@@ -50,7 +50,7 @@ def _is_wanted(x) -> bool:
 
 
 def _value(x):
-    return x.value if isinstance(x, CustomVJPPrimal) else x  # a static argument is handed over as it is
+    return x.value if isinstance(x, CustomVJPPrimal) else x  # a static argument is passed on unchanged
 
 
 def _array(cotangent):
@@ -58,12 +58,12 @@ def _array(cotangent):
 
 
 def _missing(wanted: Wanted, gradients) -> list[Path]:
-    """What of `wanted` is None, or in something that is None."""
+    """The paths of `wanted` that lead to None or into something that is None."""
     leaves = tree_util.tree_leaves_with_path(gradients, is_leaf=lambda x: x is None)
     absent = [path for path, x in leaves if x is None]
     return [path for path in wanted if any(path[: len(prefix)] == prefix for prefix in absent)]
 
 
 def _name(function: Callable, path: Path) -> str:
-    """An array among a function's arguments, as its reader would write it."""
+    """An array among the arguments of a function, as one would write it in code."""
     return list(inspect.signature(function).parameters)[path[0].idx] + tree_util.keystr(path[1:])

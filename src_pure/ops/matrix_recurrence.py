@@ -1,4 +1,4 @@
-"""Gated recurrences of a matrix over time: what the exact memory of GaLiTe is made of.
+"""Gated recurrences of a matrix over time: the exact memory of GaLiTe.
 
 One head of D values and F features; b gates the rows, g the columns, keep is 0 where memory is cleared first:
 
@@ -8,16 +8,18 @@ One head of D values and F features; b gates the rows, g the columns, keep is 0 
     product_decay.py:  decay_t = keep_t (1 - b_t) (x) (1 - g_t)
     released_decay.py: decay_t = keep_t (1 - b_t (x) g_t)
 
-The gradient of a plain scan stores every C_t, theirs one in CHUNK steps. Vectors of F features are outer products of
-short ones where they can be, and are multiplied out a chunk at a time. Sizes: T time, L = CHUNK, B batch, H heads.
+The gradient of a plain scan stores every C_t; the functions there store one state per CHUNK steps. Vectors of F
+features are kept as outer products of short ones where possible, and are multiplied out a chunk at a time.
+
+Sizes: T time, L = CHUNK, B batch, H heads.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import lax
 
+from src_pure.ops.precision import einsum
 from src_pure.types import Array
 
 
@@ -35,7 +37,7 @@ class Factored(NamedTuple):
     """A vector of F numbers: row (x) column flattened, F = E D, or the column alone."""
 
     row: Array | None  # [T, B, H, E]
-    column: Array  # [T, B, H, D], [T, B, H, F] where there is no row
+    column: Array  # [T, B, H, D], or [T, B, H, F] without a row
 
     @property
     def size(self) -> int:
@@ -72,10 +74,6 @@ def multiply_out(x: FactoredInputs) -> MatrixFactors:
 
 
 Decay = Callable[[MatrixFactors], Array]  # of one step: [B, H, D, F]
-
-
-def einsum(equation: str, *operands: Array) -> Array:
-    return jnp.einsum(equation, *operands, precision=lax.Precision.HIGHEST)
 
 
 def outer(row: Array, column: Array) -> Array:

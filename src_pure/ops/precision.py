@@ -1,15 +1,33 @@
-"""32 bits, whatever JAX_ENABLE_X64 says."""
+"""Numbers of 32 bits, whatever the process prefers: products that are not rounded, types without JAX_ENABLE_X64."""
 
 from collections.abc import Callable
 from functools import wraps
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import dtypes
+from jax import dtypes, lax
+
+from src_pure.types import Array
+
+# By default GPUs and TPUs round the factors of a float32 product, to TF32 or bfloat16, and not alike in all programs:
+# acting and learning would disagree. Every product asks for itself, because a setting of the process would change other
+# people's programs in it, and a context would be gone by the time a backward pass is traced.
+FULL = lax.Precision.HIGHEST
+
+
+def matmul(x: Array, y: Array) -> Array:
+    """x @ y without rounded factors."""
+    return jnp.matmul(x, y, precision=FULL)
+
+
+def einsum(equation: str, *operands: Array) -> Array:
+    """jnp.einsum without rounded factors."""
+    return jnp.einsum(equation, *operands, precision=FULL)
 
 
 def in_32_bits(function: Callable) -> Callable:
-    """The function as it is without JAX_ENABLE_X64: the same types, random draws and numbers, also in a 64-bit program.
+    """The function without JAX_ENABLE_X64: it has the same types, random draws and numbers in a 64-bit program.
 
     Types alone could be stated where arrays are made, but environments and models of other packages make arrays too,
     and a float64 is drawn from other random bits than a float32.
@@ -24,7 +42,7 @@ def in_32_bits(function: Callable) -> Callable:
 
 
 def _narrow(x):
-    """int64 as int32, float64 as float32; whatever else as it is."""
+    """int64 as int32, float64 as float32; anything else unchanged."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic) or dtypes.issubdtype(x.dtype, dtypes.extended):
         return x
     narrow = dtypes.canonicalize_dtype(x.dtype)

@@ -5,7 +5,7 @@ Step n reaches step t through A[d] G[f], the products of 1 - b and of 1 - g over
     numerator_t[d] = sum_n A[d] value_n[d] sum_f G[f] key_n[f] query_t[f]
 
 For n in the first half of a block of steps and t in the second, A and G are a product up to the middle times one from
-there, and all such pairs are two matrix products. Halving the blocks covers every pair; nothing is divided by, so
+there, and all such pairs are two matrix products. Halving the blocks covers every pair; there is no division, so
 decays may be 0. Letters and sizes as in matrix_recurrence.py.
 """
 
@@ -22,11 +22,11 @@ from src_pure.ops.matrix_recurrence import (
     MatrixState,
     Readout,
     column_decay,
-    einsum,
     multiply_out,
     outer,
     scan_readout,
 )
+from src_pure.ops.precision import einsum
 from src_pure.ops.recurrence import chunked_backward, chunked_forward, derived_pullback
 from src_pure.types import Array
 
@@ -39,7 +39,7 @@ class Decays(NamedTuple):
     """Products of decays within blocks of neighbouring steps; [B, H, L, D] or [B, H, L, F]."""
 
     since: Array  # from the first step of the block to this one
-    until: Array  # from behind this step to the last one of the block
+    until: Array  # from the step after this one to the last of the block
 
 
 def _halves(x: Array, width: int) -> tuple[Array, Array]:
@@ -98,7 +98,7 @@ def _product_chunk(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixSt
 
 @jax.custom_vjp
 def product_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
-    """As `scan_readout` with `product_decay`; for a gradient in chunks, by matrix products."""
+    """As `scan_readout` with `product_decay`; where a gradient is wanted, in chunks by matrix products."""
     return scan_readout(state, inputs, product_decay)
 
 

@@ -1,8 +1,9 @@
-"""Gated recurrences over time, with gradients that keep little: what the memory models are made of.
+"""Gated recurrences over time, with gradients that need little memory: the core of the memory models.
 
 Each function equals a plain `lax.scan` in value and gradient. Differentiating that scan would store every state of
-the sequence and, for a matrix in the loop, add up its gradient step by step; the backward passes here are written
-by hand instead. Sizes: T time, B batch, H heads, E feature factor (eta), D head size.
+the sequence and add up the gradient of a matrix in the loop step by step, so the backward passes are written by hand.
+
+Sizes: T time, B batch, H heads, E feature factor (eta), D head size.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from src_pure.ops.dense import SAVED
 from src_pure.ops.gradients import define_gradient
+from src_pure.ops.precision import einsum, matmul
 from src_pure.types import Array
 
 CHUNK = 16  # steps between two stored states; inside a chunk the backward pass recomputes them
@@ -76,9 +78,8 @@ class Factors(NamedTuple):
     query_column: Array
 
 
-State = tuple[
-    Array, ...
-]  # one [B, H, E, D] for each channel: separate arrays, because XLA vectorises their sums better
+# One [B, H, E, D] for each channel. They are separate arrays because XLA vectorises their sums better.
+State = tuple[Array, ...]
 
 
 def _outer(row: Array, column: Array) -> Array:
@@ -99,7 +100,7 @@ def _advance(state: State, x: Factors) -> State:
 
 
 def scan_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
-    """(last state, readout S_t . query_t as one [T, B, H] for each channel), by a plain scan."""
+    """(last state, readout S_t . query_t as one [T, B, H] per channel), by a plain scan."""
 
     def step(state, x):
         state = _advance(state, x)
@@ -116,7 +117,7 @@ def chunked_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[
 
 
 def chunks(tree, num_steps: int):
-    """[T, ...] -> [T / CHUNK, CHUNK, ...]; zeros behind the end change no state (gate 0) and read nothing (query 0)."""
+    """[T, ...] -> [T / CHUNK, CHUNK, ...]; zeros after the end change no state (gate 0) and read nothing (query 0)."""
     padding = -num_steps % CHUNK
 
     def split(x):
@@ -127,12 +128,12 @@ def chunks(tree, num_steps: int):
 
 
 def unchunk(tree, num_steps: int):
-    """[T / CHUNK, CHUNK, ...] -> [T, ...], without what was behind the end."""
+    """[T / CHUNK, CHUNK, ...] -> [T, ...], without the padding."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_steps], tree)
 
 
 def factor_chunks(factors):
-    """Chunks of a NamedTuple whose `keep` [T, B] is 1 behind the end, where all else is 0."""
+    """Chunks of a NamedTuple, padded with 1 in `keep` [T, B] and with 0 elsewhere."""
     num_steps = factors.keep.shape[0]
     split = chunks(factors, num_steps)
     if num_steps % CHUNK == 0:
@@ -166,7 +167,7 @@ def chunked_backward(chunk_pullback, residuals, cotangents):
 
 
 def derived_pullback(chunk, start, inputs, d_last, d_readout):
-    """The chunk_pullback that differentiation makes of a chunk: gradients of all that it was given."""
+    """The chunk_pullback of a chunk by differentiation: the gradients of all its arguments."""
     return jax.vjp(chunk, start, inputs)[1]((d_last, d_readout))
 
 
@@ -176,11 +177,11 @@ def _outer_readout_pullback(start, factors, d_last, d_readout):
 
 
 def _outer_readout_reverse_step(d_state, x):
-    """One step back: the cotangent of S_t becomes that of S_{t-1}, beside those of the six factors."""
+    """One step back: the cotangent of S_t becomes that of S_{t-1}; the six factors get theirs."""
     previous, f, d_readout = x
     decay, key, query = _decay(f), _outer(f.key_row, f.key_column), _outer(f.query_row, f.query_column)
     d_state = tuple(d + r[..., None, None] * query for d, r in zip(d_state, d_readout, strict=True))
-    d_state = lax.optimization_barrier(d_state)  # else XLA computes it anew for every use below
+    d_state = lax.optimization_barrier(d_state)  # else XLA computes it again for every use below
     state = (decay * s + _per_state(phase) * key for s, phase in zip(previous, f.phase, strict=True))
     d_query = sum(s * r[..., None, None] for s, r in zip(state, d_readout, strict=True))
     d_key = sum(_per_state(phase) * d for phase, d in zip(f.phase, d_state, strict=True))
@@ -197,7 +198,7 @@ def _outer_readout_reverse_step(d_state, x):
 
 
 def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Array, Array]:
-    d_row = jnp.einsum("bhed,bhd->bhe", d_product, column)
+    d_row = einsum("bhed,bhd->bhe", d_product, column)
     d_column = sum(d_product[:, :, e] * row[:, :, e, None] for e in range(row.shape[-1]))
     return d_row, d_column
 
@@ -205,13 +206,13 @@ def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Arra
 define_gradient(
     chunked_outer_readout,
     partial(chunked_forward, scan_outer_readout),
-    partial(chunked_backward, _outer_readout_pullback),  # keep and phase are constants mostly
+    partial(chunked_backward, _outer_readout_pullback),  # without gradients of keep and phase, usually constants
     partial(chunked_backward, partial(derived_pullback, scan_outer_readout)),
 )
 
 
 def associative_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
-    """As `scan_outer_readout`, by `lax.associative_scan`: every state of the sequence is in memory. A baseline."""
+    """As `scan_outer_readout`, by `lax.associative_scan`, which keeps every state of the sequence. A baseline."""
     decay = _decay(factors)  # [T, B, H, E, D]
     key, query = _outer(factors.key_row, factors.key_column), _outer(factors.query_row, factors.query_column)
 
@@ -251,7 +252,7 @@ def _recurrent_states(cell, kernel, bias, initial, inputs, keep):
     def step(state, x):
         inputs, keep = x
         state = tuple(keep[:, None] * s for s in state)
-        recurrent = state[0] @ kernel + bias
+        recurrent = matmul(state[0], kernel) + bias
         new_state = cell(inputs, recurrent, state)
         return new_state, (new_state, recurrent)
 
@@ -273,11 +274,11 @@ def _recurrent_backward(cell, residuals, cotangents):
         d_state = (d_state[0] + d_h, *d_state[1:])
         _, pullback = jax.vjp(cell, inputs, recurrent, previous)
         d_inputs, d_recurrent, d_previous = pullback(d_state)
-        d_previous = (d_previous[0] + d_recurrent @ kernel.T, *d_previous[1:])
+        d_previous = (d_previous[0] + matmul(d_recurrent, kernel.T), *d_previous[1:])
         return tuple(keep[:, None] * d for d in d_previous), (d_inputs, d_recurrent)
 
     d_initial, (d_inputs, d_recurrent) = lax.scan(step, d_last, (previous, inputs, recurrent, keep, d_h), reverse=True)
-    d_kernel = jnp.einsum("tbd,tbg->dg", previous[0], d_recurrent)
+    d_kernel = einsum("tbd,tbg->dg", previous[0], d_recurrent)
     return d_kernel, d_recurrent.sum((0, 1)), d_initial, d_inputs, None
 
 

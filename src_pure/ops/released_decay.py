@@ -1,12 +1,13 @@
 """GaLiTe's memory with the decay of the released code, keep (1 - b (x) g).
 
-It is no product of a row and a column, so every step passes over the whole matrix. The gradient takes two steps at
-once, 1 and 2 behind C_0, which halves the passes. With o_t and D_t the cotangents of numerator_t and C_t,
+It is not a product of a row and a column, so every step passes over the whole matrix. The gradient takes two steps at
+once, steps 1 and 2 after C_0, which halves the passes. With o_t and D_t the cotangents of numerator_t and C_t,
 
-    D_2 = (cotangent from behind) + o_2 (x) query_2        D_1 = decay_2 . D_2 + o_1 (x) query_1
+    D_2 = (cotangent from later steps) + o_2 (x) query_2        D_1 = decay_2 . D_2 + o_1 (x) query_1
 
-and decay_1 . D_1 goes on to C_0. What the factors get are products of D_t, C_t and D_t . C_{t-1} with vectors. C_1 is
-decay_1 . C_0 and an outer product, D_1 is decay_2 . D_2 and another, so products of C_0, D_2 and C_0 . D_2 are enough.
+and decay_1 . D_1 goes on to C_0. The gradients of the factors are products of D_t, C_t and D_t . C_{t-1} with vectors.
+C_1 is decay_1 . C_0 plus an outer product, D_1 is decay_2 . D_2 plus another, so products of C_0, D_2 and C_0 . D_2
+suffice.
 Letters and sizes as in matrix_recurrence.py.
 """
 
@@ -23,11 +24,11 @@ from src_pure.ops.matrix_recurrence import (
     MatrixState,
     Readout,
     column_decay,
-    einsum,
     multiply_out,
     outer,
     scan_readout,
 )
+from src_pure.ops.precision import einsum
 from src_pure.ops.recurrence import chunked_backward, chunked_forward, derived_pullback, linear_recurrence
 from src_pure.types import Array
 
@@ -38,7 +39,7 @@ def released_decay(x: MatrixFactors) -> Array:
 
 @jax.custom_vjp
 def released_readout(state: MatrixState, inputs: FactoredInputs) -> tuple[MatrixState, Readout]:
-    """As `scan_readout` with `released_decay`; the gradient stores one state in CHUNK steps."""
+    """As `scan_readout` with `released_decay`; the gradient stores one state per CHUNK steps."""
     return scan_readout(state, inputs, released_decay)
 
 
@@ -58,11 +59,11 @@ def _denominator(normaliser: Array, x: MatrixFactors) -> tuple[Array, Array]:
 
 
 def _numerator_pullback(matrix: Array, factors: MatrixFactors, d_matrix: Array, d_numerator: Array):
-    """(cotangent of the matrix before the chunk, those of its factors), from that of the matrix behind it; L is even.
+    """(cotangent of the matrix before the chunk, those of its factors), from that of the matrix after it; L is even.
 
-    Written out without a loop over steps: XLA on CPUs is slow to put matrices into the stack that a loop needs.
+    Steps are unrolled in Python: XLA on CPUs is slow to write matrices into the stack that a loop needs.
     """
-    # the barrier, else XLA multiplies a vector out for each row of a matrix
+    # without the barrier XLA multiplies a vector out for each row of a matrix
     steps = [MatrixFactors(*leaves) for leaves in zip(*map(jnp.unstack, factors), strict=True)]
     steps, d_numerators = lax.optimization_barrier((steps, jnp.unstack(d_numerator)))
     pairs = list(zip(steps[::2], steps[1::2], strict=True))
@@ -73,7 +74,7 @@ def _numerator_pullback(matrix: Array, factors: MatrixFactors, d_matrix: Array, 
         matrix = lax.optimization_barrier(matrix)
         matrices.append(matrix)
     (d_query,) = _columns_of(matrices.pop(), d_numerators[-1])
-    d_numerators = [jnp.zeros_like(d_numerators[0]), *d_numerators]  # o_0 of the first pair: not of this chunk
+    d_numerators = [jnp.zeros_like(d_numerators[0]), *d_numerators]  # o_0 of the first pair belongs to the chunk before
     d_steps = []
     for i in reversed(range(len(pairs))):
         first, second = pairs[i]
@@ -87,13 +88,13 @@ def _numerator_pullback(matrix: Array, factors: MatrixFactors, d_matrix: Array, 
 def _pair_pullback(
     first: MatrixFactors, second: MatrixFactors, matrix: Array, d_matrix: Array, o_0: Array, o_1: Array, o_2: Array
 ):
-    """(cotangents of C_0, of the factors but for query_2, and of query_0, by which C_0 was read), from that of C_2."""
+    """(cotangents of C_0, of the factors except query_2, and of query_0, which read C_0), from that of C_2."""
     b_1, g_1, b_2, g_2 = first.row_gate, first.column_gate, second.row_gate, second.column_gate
     keep_1, keep_2 = first.keep[:, None, None], second.keep[:, None, None]
     d_matrix = lax.optimization_barrier(d_matrix + outer(o_2, second.query))  # D_2
     both = lax.optimization_barrier(d_matrix * matrix)
 
-    # gated: times the gate of the step in between, too
+    # gated: also times the gate of the step between
     by_key_2, by_key_1, by_gated_key_1 = _rows_of(d_matrix, second.key, first.key, g_2 * first.key)
     by_value_2, by_value_1, by_gated_value_1 = _columns_of(d_matrix, second.value, first.value, b_2 * first.value)
     (by_gated_query_1,) = _rows_of(matrix, g_1 * first.query)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.ops.oracles import attention_token, sinusoid
+
 # --- AGaLiTe ---------------------------------------------------------------------------------------------------------
 
 
@@ -159,50 +161,6 @@ def lstm_loop(inputs, reset, w_in, w, b):
 # --- transformers ----------------------------------------------------------------------------------------------------
 
 
-def sinusoid(position, size):
-    angles = position * 10_000.0 ** (-2.0 * np.arange(size // 2) / size)
-    return np.concatenate([np.sin(angles), np.cos(angles)])
-
-
-def attention_token(query, past, token, memory_len, reader, relative):
-    """[H, K]: the mean of the values of a token [D] and of the last memory_len of the list `past`, one by one.
-
-    `reader` holds scale, offset [D] and key, value [D, H, K]; `relative` is None or holds content_bias, position_bias
-    [H, K] and distance [D, H, K].
-    """
-    num_heads, d_head = query.shape
-    scale, offset, key, value = reader
-    window = [*past[-memory_len:], token]
-    out = np.zeros(query.shape)
-    for h in range(num_heads):
-        scores = []
-        for i, x in enumerate(window):
-            k = (x * scale + offset) @ key[:, h]
-            if relative is None:
-                scores.append(query[h] @ k)
-            else:
-                content_bias, position_bias, distance = relative
-                r = sinusoid(len(window) - 1 - i, len(token)) @ distance[:, h]
-                scores.append((query[h] + content_bias[h]) @ k + (query[h] + position_bias[h]) @ r)
-        weights = np.exp((np.array(scores) - max(scores)) / np.sqrt(d_head))
-        for weight, x in zip(weights / weights.sum(), window, strict=True):
-            out[h] += weight * ((x * scale + offset) @ value[:, h])
-    return out
-
-
-def attention_loop(query, tokens, reset, memory_len, reader, relative):
-    """out [T, B, H, K]; query [T, B, H, K], tokens [T, B, D], reset [T, B]."""
-    out = np.zeros(query.shape)
-    for b in range(reset.shape[1]):
-        past = []
-        for t in range(len(reset)):
-            if reset[t, b]:
-                past = []
-            out[t, b] = attention_token(query[t, b], past, tokens[t, b], memory_len, reader, relative)
-            past.append(tokens[t, b])
-    return out
-
-
 def dense(p, x):
     return x @ p["kernel"] + p["bias"]
 
@@ -216,7 +174,7 @@ def layer_norm(p, x):
 
 
 def gate(p, x, y):
-    """GTrXL's: the three matrices of w, the two of u and u_n side by side, each on its own."""
+    """The gate of GTrXL, with the three matrices of w, the two of u, and u_n."""
     w_r, w_z, w_n = np.split(p["w"]["kernel"], 3, axis=1)
     u_r, u_z = np.split(p["u"]["kernel"], 2, axis=1)
     r = sigmoid(y @ w_r + x @ u_r)
@@ -238,29 +196,41 @@ def memory_attention(p, tokens, past, memory_len, num_heads):
     return dense(p["out"], out.reshape(-1))
 
 
+def residual_block(p, residual, x, attention, ffc, attention_norm, ffc_norm):
+    """out [D] of a token x [D]: the equations of models/blocks.py, with attention, ffc and their norms as functions."""
+    if residual == "gated":
+        x = gate(p["gate_attention"], x, relu(attention(attention_norm(x))))
+        return gate(p["gate_ffc"], x, relu(ffc(ffc_norm(x))))
+    if residual == "pre_norm":
+        x = x + relu(attention(attention_norm(x)))
+        return x + relu(ffc(ffc_norm(x)))
+    if residual == "post_norm":
+        x = layer_norm(p["LayerNorm_0"], x + attention(x))
+        return layer_norm(p["LayerNorm_1"], x + ffc(x))
+    if residual == "rezero":
+        x = x + p["alpha_attention"] * attention(x)
+        return x + p["alpha_ffc"] * ffc(x)
+    x = gate(p["gate_attention"], x, p["alpha_attention"] * relu(attention(x)))
+    return gate(p["gate_ffc"], x, p["alpha_ffc"] * relu(ffc(x)))
+
+
 def transformer_block(p, residual, x, past, memory_len, num_heads):
-    """out [D] of a token x [D]; appends what the block remembers of it to the list `past`."""
-    tokens = normalise(x) if residual == "gated" else x
-    attended = memory_attention(p["attention"], tokens, past, memory_len, num_heads)
+    """out [D] of a token x [D]; appends to the list `past` what the block remembers of it."""
+
+    def attention(tokens):
+        return memory_attention(p["attention"], tokens, past, memory_len, num_heads)
 
     def ffc(x):
         return dense(p["ffc"]["out"], relu(dense(p["ffc"]["in"], x)))
 
-    if residual == "gated":
-        x = gate(p["gate_attention"], x, relu(attended))
-        return gate(p["gate_ffc"], x, relu(ffc(layer_norm(p["LayerNorm_0"], x))))
-    if residual == "post_norm":
-        x = layer_norm(p["LayerNorm_0"], x + attended)
-        return layer_norm(p["LayerNorm_1"], x + ffc(x))
-    if residual == "rezero":
-        x = x + p["alpha_attention"] * attended
-        return x + p["alpha_ffc"] * ffc(x)
-    x = gate(p["gate_attention"], x, p["alpha_attention"] * relu(attended))
-    return gate(p["gate_ffc"], x, p["alpha_ffc"] * relu(ffc(x)))
+    def ffc_norm(x):
+        return layer_norm(p["LayerNorm_0"], x)
+
+    return residual_block(p, residual, x, attention, ffc, normalise, ffc_norm)
 
 
 def transformer_loop(p, model, inputs, reset):
-    """out [T, B, D] of a stack of blocks; `model` is read for its settings only."""
+    """out [T, B, D] of a stack of blocks; of `model`, only the settings are read."""
     num_steps, num_rows = reset.shape
     out = np.zeros((num_steps, num_rows, model.d_model))
     for b in range(num_rows):

@@ -1,4 +1,4 @@
-"""What every memory model promises, for every file in configs/model or for the one given with --model."""
+"""The promises of every memory model, for each file in configs/model or for the model given with --model."""
 
 from functools import cache
 
@@ -11,9 +11,10 @@ from src_pure import conformance
 from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.config.targets import instantiate
+from src_pure.models.base import WithPrecision
 
 SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # a history is then of many windows
-QUICK = ("agalite", "gru", "lstm", "mlp")  # the others are run with the slow tests, or by --model
+QUICK = ("agalite", "gru", "lstm", "mlp")  # the others run with the slow tests, or by --model
 ERRORS = {
     "steps": conformance.steps_error,
     "reset": conformance.reset_error,
@@ -52,7 +53,7 @@ def test_promise(name, promise):
 @pytest.mark.slow
 def test_promise_in_bfloat16(name):
     """Steps and sequence agree within its rounding; parameters, carry and outputs stay float32."""
-    if not hasattr(model(name), "precision"):
+    if not isinstance(model(name), WithPrecision):
         pytest.skip("this model has no precision to choose")
     s = conformance.subject(model(name).clone(precision="bfloat16"), 26)
     assert conformance.form_error(s) == 0

@@ -1,12 +1,10 @@
-"""What layers share: the gate's gradient, and what a rematerialised block computes again."""
+"""The gate of GTrXL against its equation, in value and gradient."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.models import agalite
-from src_pure.models.agalite import AGaLiTe
-from src_pure.models.layers import GRUGate, PlainBlock
+from src_pure.models.layers import GRUGate
 
 
 def test_gate_and_its_gradients_are_those_of_the_equation():
@@ -30,17 +28,3 @@ def test_gate_and_its_gradients_are_those_of_the_equation():
         of_all_runs(gate.apply),
         of_all_runs(equation),
     )
-
-
-def test_rematerialised_blocks_compute_no_product_again(monkeypatch):
-    model = AGaLiTe(num_layers=1, d_model=8, d_head=4, d_ffc=8)
-    carry, inputs, reset = model.initialize_carry(2), jnp.ones((32, 2, 3)), jnp.zeros((32, 2), bool)
-    params = model.init(jax.random.key(0), carry, inputs, reset)
-
-    def num_products():
-        gradient = jax.grad(lambda params: jnp.sum(model.apply(params, carry, inputs, reset)[1]))
-        return str(jax.make_jaxpr(gradient)(params)).count("dot_general[")
-
-    rematerialised = num_products()
-    monkeypatch.setattr(agalite, "Block", PlainBlock)
-    assert rematerialised == num_products() > 20

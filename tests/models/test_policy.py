@@ -1,7 +1,5 @@
 """The heads of the policy."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
-from src_pure.models.transformer import Transformer
 from src_pure.types import Gaussian
 
 
@@ -38,12 +35,3 @@ def test_discrete_actions_have_logits():
     (_, output), variables = jax.eval_shape(lambda: policy.init_with_output(jax.random.key(0), *args))
     assert output.logits.shape == (5, 2, 3) and output.value.shape == (5, 2)
     assert "log_std" not in variables["params"]
-
-
-def test_products_of_float32_are_not_rounded():
-    """Unless asked for, on GPUs too: forward, recurrent and attention products."""
-    policy = ActorCritic(encoder=Flatten(), memory=Transformer(1, 8, 2, 4, 8, memory_len=5), num_actions=3)
-    args = policy.initialize_carry(2), jnp.zeros((7, 2, 4)), jnp.zeros((7, 2), bool)
-    params = jax.eval_shape(policy.init, jax.random.key(0), *args)
-    products = re.findall("dot_general.*", jax.jit(policy.apply).lower(params, *args).as_text())
-    assert len(products) > 10 and all("precision = [HIGHEST, HIGHEST]" in line for line in products)

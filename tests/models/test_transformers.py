@@ -1,4 +1,4 @@
-"""Transformers against loops that keep lists of past tokens, their sizes, and what is wrong about a size."""
+"""Transformers against loops that keep lists of past tokens, their sizes, and errors about sizes and blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ import pytest
 
 from src_pure.config.compose import compose
 from src_pure.config.targets import instantiate
+from src_pure.conformance import random_params
 from src_pure.errors import ConfigError
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.policy import num_parameters
 from src_pure.models.transformer import Transformer
 from tests.models import oracles
-from tests.models.random_params import random_params
 
 T, B, D_IN = 29, 2, 5
 SIZES = {"d_model": 8, "num_heads": 2, "d_head": 3, "d_ffc": 6, "memory_len": 4}
@@ -84,7 +84,7 @@ def test_rezero_is_the_identity_at_first():
 
 @pytest.mark.parametrize(("memory_len", "state"), [(128, 66_000), (256, 132_000)])
 def test_published_sizes(memory_len, state):
-    """1,584,256 parameters in the published layout, with biases on query, key and value (768) and none behind the
+    """1,584,256 parameters in the published layout, with biases on query, key and value (768) and none after the
     heads (128); Transformer-XL has none on the former: the biases u and v take the place of the query's, and softmax
     cancels the key's. Per layer 640 fewer, so 2,560 in all."""
     model = Transformer(memory_len=memory_len)
@@ -107,6 +107,13 @@ def test_wrong_sizes_are_said_while_building(target, sizes, message):
     config = compose([f"model={target}"])["model"] | sizes
     with pytest.raises(ConfigError, match=message):
         instantiate(config, "model")
+
+
+@pytest.mark.parametrize(("model", "residual"), [("galite", "gtrxl"), ("galite", "post-ln"), ("gtrxl", "trxl")])
+def test_an_unknown_residual_is_refused(model, residual):
+    names = "'gated', 'pre_norm', 'post_norm', 'rezero' or 'gated_rezero'"
+    with pytest.raises(ConfigError, match=f"model.residual must be {names}, got '{residual}'"):
+        instantiate(compose([f"model={model}"])["model"] | {"residual": residual}, "model")
 
 
 def test_memory_len_is_checked_without_a_configuration():

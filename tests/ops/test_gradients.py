@@ -1,4 +1,4 @@
-"""Every gradient that is written by hand equals that of the plain function, or is refused: none is zero in silence."""
+"""Every gradient written by hand equals that of the plain function or is refused; none is silently zero."""
 
 import importlib
 import pkgutil
@@ -107,7 +107,7 @@ def floats_of(case):
 
 
 def masked(name, out):
-    """What of a function's result has a meaning: scores are wrong outside of the band."""
+    """The meaningful part of a result: scores are wrong outside of the band."""
     if name != "_position_scores":
         return out
     distance = np.arange(M + T) - np.arange(T)[:, None]
@@ -135,7 +135,7 @@ def test_equals_that_of_the_plain_function_or_is_refused(name):
     ours, plain = (gradient(name, f, fill) for f in (function, function.__wrapped__))
     for argument, x in floats.items():
         if argument in case.refused:
-            with pytest.raises(TypeError, match=rf"{name} takes {argument} for a constant.*stop_gradient"):
+            with pytest.raises(TypeError, match=rf"{name} treats {argument} as a constant.*stop_gradient"):
                 jax.eval_shape(ours, {argument: x})
         else:
             jax.eval_shape(ours, {argument: x})
@@ -163,9 +163,9 @@ def test_is_refused_under_transformations(transform):
     arguments = tuple(x[None] for x in pair) if transform is jax.vmap else pair
     jax.eval_shape(jax.grad(loss), *arguments)
     jax.eval_shape(jax.grad(lambda keep, inputs: loss(inputs, lax.stop_gradient(keep))), *arguments[::-1])
-    with pytest.raises(TypeError, match="takes keep for a constant"):
+    with pytest.raises(TypeError, match="treats keep as a constant"):
         jax.eval_shape(jax.grad(loss, argnums=1), *arguments)
-    with pytest.raises(TypeError, match="takes keep for a constant"):  # also where it comes from what is learned
+    with pytest.raises(TypeError, match="treats keep as a constant"):  # also if it depends on parameters
         jax.eval_shape(jax.grad(lambda inputs: loss(inputs, jax.nn.sigmoid(inputs[..., 0]))), *arguments[:1])
 
 
@@ -211,6 +211,6 @@ def test_gradient_of_the_memory_is_refused_where_a_sequence_has_none():
     def gradient_of_memory(attention):
         return jax.grad(lambda memory: jnp.sum(attention(memory, seen, query, tokens, reader)[1]))
 
-    with pytest.raises(TypeError, match="takes past for a constant"):
+    with pytest.raises(TypeError, match="treats past as a constant"):
         jax.eval_shape(gradient_of_memory(attend_sequence), memory)
     jax.eval_shape(gradient_of_memory(attend), memory)  # which says itself that no gradient flows into it

@@ -8,7 +8,7 @@ import pytest
 from src_pure.models.layers import episode_time
 from src_pure.ops import attention
 from src_pure.ops.attention import Reader, Relative, attend, sinusoids
-from tests.models import oracles
+from tests.ops import oracles
 
 T, B, H, K, D = 36, 3, 2, 3, 6
 MEMORY_LENS = (1, 5, 60)  # histories of many windows, of several, and of less than one
@@ -59,7 +59,7 @@ def test_equals_the_loop(positions, memory_len, length, monkeypatch):
     query, tokens, reset, reader, relative = random_case()
     relative = relative if positions == "relative" else None
     arrays = [jnp.asarray(x, jnp.float32) for x in (query, tokens)]
-    memory = jnp.full((B, memory_len, D), 1e3)  # nothing of it may be seen
+    memory = jnp.full((B, memory_len, D), 1e3)  # none of it may be seen
     out = attend_chunks(*arrays, reset, as_reader(reader, relative, memory_len), memory, length)
     loop = oracles.attention_loop(query, tokens, reset, memory_len, reader, relative)
     np.testing.assert_allclose(out, loop, rtol=1e-4, atol=1e-5)
@@ -83,7 +83,7 @@ def test_gradients_end_at_the_stored_memory():
 
 @pytest.mark.parametrize("positions", ["relative", "absolute"])
 def test_gradient_equals_that_of_explicit_windows(positions, monkeypatch):
-    """Against scores written out for each pair of tokens, differentiated by JAX; over blocks, behind a used memory."""
+    """Against scores written out for each pair of tokens, differentiated by JAX; several blocks, a used memory."""
     monkeypatch.setattr(attention, "BLOCK", 16)
     memory_len, start = 5, 10
     query, tokens, reset, reader, relative = random_case()
