@@ -60,7 +60,7 @@ def train_tasks(keys, tasks):
     """(state, metrics, scores) of two updates and an evaluation of a run for each key and each task's numbers."""
     env, policy = make(GRU(8))
     init, update = make_train(env, policy)
-    algo = runs_of(SMALL, len(keys))
+    algo = repeat(Numbers(SMALL, None), len(keys)).algo
     state, metrics = run_updates(update, init_runs(init, keys, algo, tasks), algo, 2, 2, tasks)
     evaluate = make_evaluate(env, policy, max_steps=20)
     scores = jax.vmap(lambda key, params, task: evaluate(key, params, False, task))(keys, state.learner.params, tasks)
@@ -72,7 +72,7 @@ def train_corridor(key, corridor_len, time_limit):
     env = TMaze(corridor_len=corridor_len, time_limit=time_limit)
     env, (_, policy) = VectorEnv(env, env.default_params, 4), make(GRU(8))
     init, update = make_train(env, policy)
-    algo = runs_of(SMALL, 1)
+    algo = repeat(Numbers(SMALL, None), 1).algo
     state, metrics = run_updates(update, init_runs(init, key[None], algo), algo, 2, 2)
     state, metrics = jax.tree.map(lambda x: x[0], state), jax.tree.map(lambda x: x[:, 0], metrics)
     return state, metrics, make_evaluate(env, policy, max_steps=20)(key, state.learner.params, False)
@@ -80,7 +80,7 @@ def train_corridor(key, corridor_len, time_limit):
 
 def test_corridors_side_by_side_equal_each_corridor_alone():
     """Numbers of the task may be traced, and integers stay integers."""
-    lengths, limits, keys = [1, 6], [4, 9], training_keys([0, 0])
+    lengths, limits, keys = [1, 6], [4, 9], training_keys(SeedLanes([0, 0]))
     state, metrics, scores = train_tasks(keys, TMazeParams(jnp.array(lengths), jnp.array(limits)))
     assert state.actor.env_state.env.position.dtype == jnp.int32
     together = (state.actor.env_state, jax.tree.map(lambda x: x.T, metrics), scores)

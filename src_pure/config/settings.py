@@ -43,11 +43,6 @@ class Observation(Section):
     last_reward: bool
 
 
-class Head(Section):
-    head_size: PositiveInt | None
-    head_activation: Literal["tanh", "relu"]
-
-
 class Evaluation(Section):
     num_episodes: PositiveInt
     interval: NonNegativeInt
@@ -76,7 +71,6 @@ class Settings(Section):
     seed: NonNegativeInt
     num_seeds: PositiveInt
     observation: Observation = Observation(last_action=False, last_reward=False)  # missing in older run folders
-    policy: Head
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
     wandb: Wandb

@@ -8,7 +8,8 @@ from scipy import stats
 
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
-from src_pure.types import Gaussian, PolicyOutput, Trajectory
+from src_pure.distributions import Gaussian
+from src_pure.types import PolicyOutput, Trajectory
 from tests.algos import oracles
 
 T, B, A = 6, 3, 4
