@@ -16,11 +16,11 @@ from src_pure.errors import ConfigError
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
-NEEDS = {
+NEEDS = {  # what goes together with a choice
     "encoder=conv": ["task=mysterypath"],
     "policy=q_network": ["algo=pqn"],
     "algo=pqn": ["policy=q_network"],
-}  # what goes together with a choice
+}
 
 
 @pytest.mark.parametrize("override", [*(f"+{name}" for name in EXPERIMENTS), *CHOICES])
@@ -186,7 +186,8 @@ WRONG = {
     "task=gymnax task.env_name=DeepSea-bsuite +task.options.size=100000": "option size must be at most 100, got",
     "task=bsuite task.env_name=distributed_memory task.num_bits=2147483647": "task.num_bits must be less than 1000",
     "model.num_layers=2147483647": "model.num_layers must be less than 1000",
-    "policy=q_network": "algo ppo learns the probabilities of actions, and this policy has none: set policy=actor_critic",
+    "policy=q_network": "algo ppo learns the probabilities of actions, and this policy has none: set policy="
+    "actor_critic",
     "policy=q_network algo=a2c": "set policy=actor_critic",
     "algo=pqn": "algo pqn learns the values of discrete actions, and this policy has none: set policy=q_network",
     "task=gymnax task.env_name=Pendulum-v1 policy=q_network algo=pqn": "set policy=actor_critic and algo=ppo or a2c",
