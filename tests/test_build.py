@@ -12,15 +12,14 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import COMPONENTS, CONFIG_DIR, known_names
 from src_pure.errors import ConfigError
+from tests.partners import algo_of, policy_of
 
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
-NEEDS = {  # what goes together with a choice
-    "encoder=conv": ["task=mysterypath"],
-    "policy=q_network": ["algo=pqn"],
-    "algo=pqn": ["policy=q_network"],
-}
+NEEDS = {"encoder=conv": ["task=mysterypath"]}  # what goes together with a choice
+NEEDS |= {f"algo={name}": [f"policy={policy_of(name)}"] for name in known_names("algo")}
+NEEDS |= {f"policy={name}": [f"algo={algo_of(name)}"] for name in known_names("policy")}
 
 
 @pytest.mark.parametrize("override", [*(f"+{name}" for name in EXPERIMENTS), *CHOICES])
