@@ -39,7 +39,7 @@ class PQN(Algorithm):
     epsilon_end: UnitFloat = 0.05
     epsilon_decay: UnitFloat = 0.1  # part of the training in which epsilon falls from its start to its end
     max_grad_norm: PositiveOrInf = 10.0  # inf: no clip
-    adam_eps: PositiveFloat = 1e-8
+    adam_eps: PositiveFloat = 1e-5
     num_updates: PositiveInt = 1  # of the whole training: where schedules end
 
     num_steps: PositiveInt = struct.field(pytree_node=False, default=128)

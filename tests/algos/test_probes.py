@@ -46,11 +46,10 @@ PROBES = {
 
 
 def policy_for(name, memory):
-    """The policy that an algorithm learns."""
-    return instantiate(
-        compose([f"policy={policy_of(name)}"])["policy"] | {"head_size": 32}, "policy", encoder=Flatten(),
-        memory=MEMORIES[memory], num_actions=2,
-    )  # fmt: skip
+    """The policy that an algorithm learns; a relu would pass nothing on where an observation is 0."""
+    head = {"head_size": 32, "head_activation": "tanh"}
+    config = compose([f"policy={policy_of(name)}"])["policy"] | head
+    return instantiate(config, "policy", encoder=Flatten(), memory=MEMORIES[memory], num_actions=2)
 
 
 @partial(jax.jit, static_argnames=("name", "memory", "truncation"))

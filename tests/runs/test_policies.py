@@ -364,8 +364,8 @@ def cold():
 
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
-    _, state, algo = cold
-    learner = learners_from(algo, read_warm_start(policies[1], state.learner.params))
+    experiment, state, algo = cold
+    learner = learners_from(experiment, read_warm_start(policies[1], state.learner.params), algo)
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():
