@@ -327,7 +327,6 @@ def test_values_are_what_was_typed(override, value):
         ("total_steps=1e19", "total_steps must be a smaller number"),
         ("observation=true", "observation is a section"),
         ("wandb.x=1", "known: wandb.group, wandb.mode, wandb.name, wandb.project"),
-        ("encoder._target_=src_pure.models.layers.Block", "must be an encoder of src_pure.models"),
         ("model.r=2147483647", "model.r must be less than 129"),
         ("algo.update_epochs=2147483647", "algo.update_epochs * num_envs must be below 2**31"),
     ],
