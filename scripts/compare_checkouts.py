@@ -90,11 +90,13 @@ RENAMED = {
 def main(command_line: Sequence[str] | None = None) -> int:
     """0 if no bit differs, else 1."""
     parser = Parser(description="Whether two checkouts train bit for bit alike.")
-    parser.add_argument("--before", type=Path, required=True, help="one checkout")
-    parser.add_argument("--after", type=Path, required=True, help="the other")
+    parser.add_argument("--before", type=Path, help="one checkout")
+    parser.add_argument("--after", type=Path, help="the other")
     parser.add_argument("--only", default="", help="configurations whose name holds this text")
     parser.add_argument("--keep", type=Path, help="a new folder for the trained runs (default: they are removed)")
     options = parser.parse_args(command_line)
+    if options.before is None or options.after is None:
+        parser.error("--before and --after must both name a checkout")
     for checkout in (options.before, options.after):
         if not (checkout / "trainer_pure.py").is_file():
             raise ConfigError(f"{checkout} must be a checkout of this project; it has no trainer_pure.py")
