@@ -40,10 +40,14 @@ def recording() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs that several tests compile are compiled once, also by workers and processes side by side."""
+    """Programs that several tests compile are compiled once, also by workers and by the processes that tests start.
+
+    JAX_COMPILATION_CACHE_DIR names a folder for several test runs to share.
+    """
     folder = tmp_path_factory.getbasetemp()
-    shared = (
-        folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-    )  # workers' folders lie in one of the test run
-    jax.config.update("jax_compilation_cache_dir", str(shared / "compilation_cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the folders of all workers lie in it
+    path = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compilation_cache"))
+    seconds = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))

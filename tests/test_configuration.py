@@ -146,12 +146,12 @@ WRONG_ARGUMENTS = [
 
 @pytest.mark.parametrize("argument", WRONG_ARGUMENTS, ids=range(len(WRONG_ARGUMENTS)))
 def test_wrong_arguments_are_one_short_line(argument, capsys):
-    begun = time.monotonic()
+    begun = time.process_time()
     assert trainer_pure.main([argument, "--help"]) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.startswith("error: ") and error.count("\n") == 1
     assert len(error) < 2_000 and error.strip().isprintable()
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 BOMB = "a: &a [x, x]\n" + "".join(f"{after}: &{after} [*{name}, *{name}]\n" for name, after in zip("abcdefgh", "bcdefghi", strict=True))  # fmt: skip  # noqa: E501
@@ -195,12 +195,12 @@ ODD_FILES = {
 
 
 def refused(file, capsys, what="error: "):
-    begun = time.monotonic()
+    begun = time.process_time()
     assert trainer_pure.main(["--config", str(file), "--help"]) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.startswith(what) and error.count("\n") == 1
     assert len(error) < 2_000 and error.strip().isprintable()
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize("name", ODD_FILES)

@@ -50,6 +50,7 @@ def scratch(tmp_path_factory):
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", TOYS)
 def test_recipe_works_as_printed(heading, scratch):
     found = recipe(heading)

@@ -78,6 +78,7 @@ def train_corridor(key, corridor_len, time_limit):
     return state, metrics, make_evaluate(env, policy, max_steps=20)(key, state.learner.params, False)
 
 
+@pytest.mark.slow
 def test_corridors_side_by_side_equal_each_corridor_alone():
     """Numbers of the task may be traced, and integers stay integers."""
     lengths, limits, keys = [1, 6], [4, 9], training_keys(SeedLanes([0, 0]))

@@ -19,8 +19,9 @@ VARIANTS = {
     "gymnax": ["", "task.env_name=Pendulum-v1"],
     "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1"],
 }
+SLOW = VARIANTS["craftax"] + VARIANTS["mysterypath"][1:]
 CASES = [
-    pytest.param(task, variant, marks=[pytest.mark.slow] * (task == "craftax"), id=f"{task} {variant}")
+    pytest.param(task, variant, marks=[pytest.mark.slow] * (variant in SLOW), id=f"{task} {variant}")
     for task in known_names("task")
     for variant in VARIANTS.get(task, [""])
 ]

@@ -111,13 +111,11 @@ def test_all_kinds_are_among_the_families():
 def test_every_family_trains_with_the_same_numbers(tmp_path):
     trainings = [*FAMILIES, CRAFTAX]
     code = "import json, sys, trainer_pure; sys.exit(max(map(trainer_pure.main, json.loads(sys.argv[1]))))"
-    processes = []
-    for flag in ("0", "1"):
+    for flag in ("0", "1"):  # one after the other: the second finds the programs of the first
         folders = [f"run_dir={tmp_path / flag / str(number)}" for number in range(len(trainings))]
         arguments = json.dumps([[*options, folder] for options, folder in zip(trainings, folders, strict=True)])
         environment = os.environ | {"JAX_ENABLE_X64": flag, "PYTHONPATH": str(REPOSITORY)}
-        processes.append(subprocess.Popen([sys.executable, "-c", code, arguments], env=environment, cwd=tmp_path))
-    assert [process.wait() for process in processes] == [0, 0]
+        subprocess.run([sys.executable, "-c", code, arguments], env=environment, cwd=tmp_path, check=True)
     for number, options in enumerate(trainings):
         assert_same_run(*(tmp_path / flag / str(number) for flag in ("0", "1")), message=" ".join(options))
 
