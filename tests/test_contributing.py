@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-SMALL = ["num_envs=8", "num_steps=8", "total_steps=128", "evaluation.num_episodes=8", "algo.num_minibatches=2"]
+SMALL = ["num_envs=8", "num_steps=8", "total_steps=128", "evaluation.num_episodes=8"]
 TOYS = {"A memory model": "mean", "An environment": "light", "An algorithm": "reinforce"}
 
 

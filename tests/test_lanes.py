@@ -31,8 +31,11 @@ CASES = {
         [*TMAZE, "algo=a2c", f"task.corridor_len={corridor}", f"algo.learning_rate={rate}", f"seed={seed}"]
         for corridor, rate, seed in ((40, 1e-2, 5), (10, 1e-3, 6))
     ],
-    # its bounds come from a number of the task, which is traced where the time limit is
-    "pendulum": [[*PENDULUM, *PPO, f"task.time_limit={limit}"] for limit in (12, 7)],
+    # the bounds of its actions come from a number of the task
+    "pendulum": [
+        [*PENDULUM, *PPO, f"task.time_limit={limit}", f"+task.params.max_torque={torque}"]
+        for limit, torque in ((12, 1.0), (7, 3.0))
+    ],
 }
 
 

@@ -60,9 +60,9 @@ class Gymnax:
     env_name: str = "CartPole-v1"
     time_limit: PositiveInt | None = None  # None: the environment's own
     options: dict[str, Any] | None = field(default=None, hash=False)  # arguments of its constructor
-    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters; some are in its spaces
+    params: dict[str, Any] | None = field(default=None, hash=False)  # numbers in its parameters
 
-    numbers = ("time_limit",)
+    numbers = ("time_limit", "params")
 
     def __post_init__(self):
         check_name(self.env_name, gymnax.registered_envs)
@@ -154,6 +154,9 @@ class Gymnax:
         return int(params.max_steps_in_episode)
 
     def action_space(self, params: GymnaxParams) -> Space:
+        """The space of actions; bounds that follow from traced params are traced."""
+        if any(is_traced(leaf) for leaf in jax.tree.leaves(params)):
+            return as_space(self._environment.action_space(params))
         with jax.ensure_compile_time_eval():
             return as_space(self._environment.action_space(params))
 
@@ -183,7 +186,13 @@ def as_space(space: spaces.Box | spaces.Discrete) -> Space:
     """The same space as one of this project; a Box has the lowest and the highest of its bounds for all entries."""
     if isinstance(space, spaces.Discrete):
         return Discrete(space.n)
+    if is_traced(space.low) or is_traced(space.high):
+        return Box(jnp.min(space.low), jnp.max(space.high), tuple(space.shape), box_dtype(space))
     return Box(float(np.min(space.low)), float(np.max(space.high)), tuple(space.shape), box_dtype(space))
+
+
+def is_traced(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer)
 
 
 def is_simple(space: spaces.Space) -> bool:

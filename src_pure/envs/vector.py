@@ -53,7 +53,8 @@ class VectorEnv:
     truncation: Truncation = struct.field(pytree_node=False, default="terminate")
     reset_ratio: int = struct.field(pytree_node=False, default=1)
     resets: Resets = struct.field(pytree_node=False, default="on_demand")
-    # Computed once, from the params of the constructor: `replace(params=...)`, which may be traced, keeps them.
+    # Computed once, from the params of the constructor; `replace(params=...)`, which may be traced, keeps them. Actions
+    # are clipped to the bounds of the present params.
     observation_space: Space = struct.field(pytree_node=False, default=None)
     action_space: Space = struct.field(pytree_node=False, default=None)
 
@@ -91,7 +92,7 @@ class VectorEnv:
         key_step, key_reset = jax.random.split(key)
         keys = jax.random.split(key_step, self.num_envs)
         obs, env_state, reward, terminated, truncated, info = jax.vmap(self.env.step_env, in_axes=(0, 0, 0, None))(
-            keys, state.env, self.action_space.clip(action), self.params
+            keys, state.env, self.env.action_space(self.params).clip(action), self.params
         )
         ignored = state.waiting
         reward = jnp.where(ignored, 0.0, reward)

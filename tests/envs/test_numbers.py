@@ -11,6 +11,7 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import known_names
 from src_pure.envs.optional import numbers
+from src_pure.envs.spaces import Box
 
 VARIANTS = {
     "tmaze": ["", "task.variant=v1"],
@@ -25,6 +26,11 @@ CASES = [
     for task in known_names("task")
     for variant in VARIANTS.get(task, [""])
 ]
+# numbers of gymnax's own parameters; the torque is also a bound of the actions
+PARAMS = {
+    ("gymnax", ""): ["+task.params.force_mag=12.0"],
+    ("gymnax", "task.env_name=Pendulum-v1"): ["+task.params.max_torque=3.5"],
+}
 NUM_STEPS = 60
 
 
@@ -47,20 +53,29 @@ def play(env):
     def step(state, key):
         key_action, key_step = jax.random.split(key)
         keys = jax.random.split(key_action, env.num_envs)
-        return env.step(key_step, state, jax.vmap(env.action_space.sample)(keys))
+        return env.step(key_step, state, random_action(env, keys))
 
     return first, jax.lax.scan(step, state, jax.random.split(jax.random.key(1), NUM_STEPS))[1]
 
 
+def random_action(env, keys):
+    """Vectors far outside of every bound, so that a batch must clip them to those of its params."""
+    if isinstance(env.action_space, Box):
+        return 10 * jax.vmap(lambda key: jax.random.normal(key, env.action_space.shape))(keys)
+    return jax.vmap(env.action_space.sample)(keys)
+
+
 @pytest.mark.parametrize(("task", "variant"), CASES)
 def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
-    """Spaces, structure and dtypes stay whichever changes; with all of them traced, trajectories are the same."""
+    """Shapes, structure and dtypes stay whichever changes; with all of them traced, trajectories are the same."""
     env = build_env(task, variant)
-    fixed = ["agent_speed"] if getattr(env.env, "variant", "") == "grid" else []
+    fixed = ["params", "agent_speed"] if getattr(env.env, "variant", "") == "grid" else ["params"]
     options = [f"task.{name}={other_value(env, name)}" for name in numbers(env.env) if name not in fixed]
+    options += PARAMS.get((task, variant), [])
     for changes in [options, *([option] for option in options)]:
         other = build_env(task, variant, *changes)
-        assert (other.observation_space, other.action_space) == (env.observation_space, env.action_space)
+        for space, like in ((other.observation_space, env.observation_space), (other.action_space, env.action_space)):
+            assert (type(space), space.shape, space.dtype) == (type(like), like.shape, like.dtype)
         own, changed = jax.tree.map(jnp.asarray, (env.params, other.params))
         assert jax.tree.structure(own) == jax.tree.structure(changed)
         assert [x.dtype for x in jax.tree.leaves(own)] == [x.dtype for x in jax.tree.leaves(changed)]
