@@ -2,7 +2,7 @@
 
 Stretches of training alternate: plain, and one that begins with a checkpoint and ends when it is on disk. How much
 longer the second takes is what one checkpoint costs: copying the state, for which training waits (blocked), and writing
-it beside the training, which is slower meanwhile. Both are the same compiled program in the same process.
+it while training goes on, which slows it down. Both are the same compiled program in the same process.
 """
 
 if __name__ == "__main__":
@@ -63,7 +63,7 @@ class Bench:
         return time.perf_counter() - start
 
     def stretch(self, num_calls: int, checkpoint: bool) -> tuple[float, float]:
-        """(seconds of so many updates, those among them that training waited for a checkpoint)."""
+        """(seconds of that number of updates, seconds in which training waited for a checkpoint)."""
         start = time.perf_counter()
         blocked = self.save() if checkpoint else 0.0
         self.train(num_calls)
@@ -71,7 +71,7 @@ class Bench:
         return time.perf_counter() - start, blocked
 
     def calls_in(self, seconds: float) -> int:
-        """Updates in at least so many seconds, warmed up."""
+        """Updates in at least this number of seconds, after a warm-up."""
         self.train(1)
         start = time.perf_counter()
         self.train(2)

@@ -40,7 +40,7 @@ def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
 
     The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
     under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many observations and rewards
-    were no numbers, and the mean of what the model sows as intermediates on the observations behind the rollout.
+    were not finite, and the mean of what the model sows as intermediates on the observations after the rollout.
     """
     apply = policy.apply
 
@@ -75,7 +75,7 @@ def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
 
 
 def nonfinite_inputs(trajectory: Trajectory, last_obs: Array) -> Array:
-    """How many observations, with those behind the rollout, [B, ...], and rewards are NaN or infinite."""
+    """How many observations, including those after the rollout, [B, ...], and rewards are NaN or infinite."""
 
     def count(x: Array, num_axes: int) -> Array:
         return jnp.sum(~jnp.isfinite(x).all(axis=tuple(range(num_axes, x.ndim))))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # beside the repository, not in it
+RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # next to the repository, not in it
 SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every clone has
 
 

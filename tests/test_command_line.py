@@ -141,7 +141,7 @@ def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys)
 
 
 def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):
-    """Also when continued after the failure; the other run gives the numbers that it gives beside a healthy one."""
+    """Also when continued after the failure; the other run gives the numbers that it gives next to a healthy one."""
     numbers = Experiment.numbers
     rates = jnp.array([2.5e-4, 1e38], jnp.float32)
 

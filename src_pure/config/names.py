@@ -8,7 +8,7 @@ from typing import Any
 from src_pure.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# a wheel holds the configurations inside the package, a checkout beside it
+# a wheel holds the configurations inside the package, a checkout next to it
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 COMPONENTS = ("task", "model", "encoder", "policy", "algo")  # groups whose YAML names a class by _target_

@@ -45,7 +45,7 @@ def _group_comments(group: str, component: dict[str, Any]) -> dict[str, str]:
 
 
 def _comments(path: Path) -> dict[str, str]:
-    """The comment behind each key of a YAML file, by dotted key."""
+    """The comment after each key of a YAML file, by dotted key."""
     comments, parents = {}, []
     for line in path.read_text().splitlines():
         match = re.match(r"( *)(\w+):[^#]*(?:# *(.*))?$", line)

@@ -1,4 +1,4 @@
-"""Craftax and Craftax-Classic (Matthews et al., arXiv:2402.16801), the package's own games behind one interface."""
+"""Craftax and Craftax-Classic (Matthews et al., arXiv:2402.16801), the package's own games with one interface."""
 
 import importlib
 from collections.abc import Callable, Iterator

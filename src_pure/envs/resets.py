@@ -18,7 +18,7 @@ Make = Callable[[Key, int], Episodes]  # (key, N)
 
 class Pool(NamedTuple):
     episodes: Episodes  # leaves [B, ...], made before the rollout
-    taken: Array  # [] int32, how many environments began one of them
+    taken: Array  # [] int32, how many environments have started one
 
 
 class Strategy(Protocol):

@@ -144,7 +144,7 @@ class Checkpoints:
         self.pending: Future[None] | None = None
 
     def save(self, state: TrainState, update: int, score: float | None, **description: Any) -> None:
-        """Copies the state and returns; it is written beside the training. Raises what the write before it met."""
+        """Copies the state and returns; it is written while training goes on. Raises what the previous write raised."""
         self.wait()
         arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
         description = {"format": FORMAT, **self.identity._asdict(), "update": update, "metric": self.metric,
@@ -187,7 +187,7 @@ class Checkpoints:
 
 
 def latest(folder: Path, identity: Identity | None = None) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """(the newest whole checkpoint, the damaged ones behind it, each with a line); nothing is touched.
+    """(the newest whole checkpoint, newer ones that are damaged, each with a line); nothing is touched.
 
     identity: of the run that all of them must belong to; raises ForeignError for one of another run, RemovedError if a
     training removed one meanwhile, OSError where one cannot be read: that does not make it damaged.

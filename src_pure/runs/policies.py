@@ -57,7 +57,7 @@ class Trained(NamedTuple):
     experiment: Experiment
     checkpoint: Checkpoint  # the newest whole one
     params: dict[str, np.ndarray]  # by their names, [R, ...]
-    problems: list[str]  # a line for each damaged checkpoint behind it
+    problems: list[str]  # a line for each newer checkpoint that is damaged
 
     def params_of_run(self, run: int) -> dict[str, np.ndarray]:
         """The parameters of one run; raises ConfigError for a run that does not exist."""
@@ -168,7 +168,7 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     Raises CheckpointError for a folder that is damaged or of another format, FileNotFoundError where there is none.
     """
     if not (folder / f"{KIND}.json").is_file():
-        raise FileNotFoundError(f"{folder} is no exported policy: `python scripts/export.py RUN` writes one")
+        raise FileNotFoundError(f"{folder} is not an exported policy: `python scripts/export.py RUN` writes one")
     description = read_whole(folder, KIND, FORMAT, PolicyFile)
     content = read_file(folder / PARAMS)
     try:

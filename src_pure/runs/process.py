@@ -1,4 +1,4 @@
-"""What a process has beside its configuration that changes numbers: versions, the device, settings of jax and XLA."""
+"""What changes numbers besides the configuration: versions, the device, settings of jax and XLA."""
 
 import os
 import platform

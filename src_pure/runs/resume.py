@@ -187,7 +187,7 @@ def refuse_foreign_config(run_dir: RunDir) -> None:
     """Raises ForeignError if config.yaml is not that of the run whose identity the folder has."""
     if config_digest(read_config(run_dir.path)) != run_dir.identity.config_sha256:
         raise ForeignError(
-            f"{run_dir.path / CONFIG} belongs to another run than run.json beside it; restore the file of this run"
+            f"{run_dir.path / CONFIG} belongs to another run than run.json next to it; restore the file of this run"
         )
 
 

@@ -49,7 +49,7 @@ def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
     """Mean over runs and its interval, in equal bins of environment steps (0, last].
 
     Inside a bin a run's value is its mean over episodes (rows weigh as many episodes as they hold), or over rows where
-    the metric is no mean over episodes. Missing values count nowhere, and bins without any are left out.
+    the metric is not a mean over episodes. Missing values count nowhere, and bins without any are left out.
     """
     env_steps = frame["env_steps"].to_numpy("int64")
     last = max(env_steps.max(), 1)

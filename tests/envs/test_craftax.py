@@ -1,4 +1,4 @@
-"""The Craftax adapter: the package's own steps, with its one `done` told apart and no reset inside."""
+"""The Craftax adapter: the package's own steps, with its one `done` split in two and no reset inside."""
 
 from importlib import import_module
 from pathlib import Path

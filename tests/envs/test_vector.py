@@ -181,9 +181,9 @@ def test_episodes_in_shared_worlds_are_counted(resets, reset_ratio):
     if reset_ratio == 1:
         assert "shared_world" not in timesteps.info
         return
-    told = timesteps.info["shared_world"][timesteps.finished].sum()
+    reported = timesteps.info["shared_world"][timesteps.finished].sum()
     unfinished = shared_at_the_end(timesteps)
-    assert told + unfinished == shared
+    assert reported + unfinished == shared
 
 
 def test_a_pool_that_is_not_refreshed_has_the_first_worlds_again():

@@ -319,7 +319,7 @@ def test_a_checkpoint_that_training_removes_makes_place_for_the_next(unbroken, t
 
 def test_other_folders_are_refused_in_one_line(unbroken, policies, tmp_path):
     for path in (tmp_path / "nothing", unbroken):
-        with pytest.raises(FileNotFoundError, match=rf"{path} is no exported policy: [^\n]*$"):
+        with pytest.raises(FileNotFoundError, match=rf"{path} is not an exported policy: [^\n]*$"):
             load_policy(path)
     damaged = shutil.copytree(policies[0], tmp_path / "damaged")
     content = bytearray((damaged / "params.msgpack").read_bytes())
@@ -378,7 +378,7 @@ def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
     [
         (["model.size=9"], r"policy: params.actor_hidden.kernel is float32 \[8, 8\], wanted float32 \[9, 8\]"),
         (["policy.head_size=null"], r"params.actor_hidden.bias is float32 \[8\], wanted no such array"),
-        (["warm_start=nowhere"], "nowhere is no exported policy: `python scripts/export.py RUN` writes one"),
+        (["warm_start=nowhere"], "nowhere is not an exported policy: `python scripts/export.py RUN` writes one"),
         (["warm_start=''"], "warm_start: String should have at least 1 character"),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_signal_is_noticed_and_handlers_are_put_back(number):
     with stop_on_signals(grace_seconds=60) as stop:
         stop.training = True
         assert stop.signal is None
-        os.kill(os.getpid(), signal.SIGWINCH)  # others are none of its business
+        os.kill(os.getpid(), signal.SIGWINCH)  # others do not concern it
         os.kill(os.getpid(), number)
         assert comes(stop) == number
         assert stop.error.exit_code == (130 if number == signal.SIGINT else 75)

@@ -72,7 +72,7 @@ def test_an_unreadable_file_ends_the_start_and_nothing_is_touched(unreadable, mo
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [*ERRORS[2:6], MemoryError(), ValueError("OUT_OF_RANGE: read past the end")], ids=str)
 def test_a_state_that_cannot_be_restored_ends_the_start_too(unbroken, tmp_path, monkeypatch, capsys, error):
-    """After its digests were right. A damaged checkpoint and rows behind the whole one would have to go."""
+    """After its digests were right. A damaged checkpoint and rows after the whole one would have to go."""
     folder = shutil.copytree(unbroken, tmp_path / "run")
     (folder / "summary.json").unlink()
     (folder / "checkpoints" / "10" / "checkpoint.json").write_text("{")
