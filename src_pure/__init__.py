@@ -25,11 +25,12 @@ def load_policy(folder, trust=()):
 def load_actor_critic(folder, trust=()):
     """(initialize_carry, apply) of the same policy, for whoever needs probabilities or values.
 
-    apply(carry, obs, reset) -> (carry, output): output.logits are the parameters of the distribution over actions,
-    [B, A] or a Gaussian(mean [B, A], log_std [B, A]), and output.value [B] is the value of obs
+    apply(carry, obs, reset) -> (carry, output): output.actions is the distribution over actions, with sample(key),
+    mode(), log_prob(action) and entropy(); output.logits holds the logits [B, A] of discrete actions; output.value [B]
+    is the value of obs
 
-    `src_pure.ops.distribution` has their sample(key, logits), log_prob(logits, action), mode and entropy. A sampled
-    vector is not clipped: as drawn it has a density. Clipped to the action space it is the action of `load_policy`.
+    A sampled vector is not clipped: as drawn it has a density. Clipped to the action space it is the action of
+    `load_policy`.
     """
     from src_pure.runs import policies
 

@@ -22,7 +22,7 @@ from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, naming, shown
 from src_pure.experiment import LANES, Experiment, points_of, side_by_side
 from src_pure.lanes import SeedLanes
-from src_pure.models.policy import ActorCritic
+from src_pure.models.policy import Policy
 
 __all__ = ["ConfigError", "Experiment", "build", "compose"]
 
@@ -48,6 +48,7 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
     _check_sizes(settings)
     task = _build_task(config["task"], settings.observation, trust)
     env, evaluation_env = _build_envs(task, settings)
+    policy = _build_policy(config, task, trust)
     given = settings.model_dump(exclude_unset=True)  # typed, so that a file holds 8 where 8.0 was typed
     config = {key: given.get(key, value) for key, value in config.items()}
     return Experiment(
@@ -56,8 +57,8 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         env=env,
         evaluation_env=evaluation_env,
         evaluation_steps=settings.evaluation.max_steps or _longest_episode(task),
-        policy=_build_policy(config, settings, task, trust),
-        algo=_build_algo(config["algo"], settings, trust),
+        policy=policy,
+        algo=_build_algo(config["algo"], settings, policy, trust),
         lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
         config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
     )
@@ -87,25 +88,27 @@ def _build_envs(task: Environment, settings: Settings) -> tuple[VectorEnv, Vecto
     return env, VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=ratio, resets=resets)
 
 
-def _build_policy(config: dict[str, Any], settings: Settings, task: Environment, trust: Sequence[str]) -> ActorCritic:
+def _build_policy(config: dict[str, Any], task: Environment, trust: Sequence[str]) -> Policy:
     params = task.default_params
     encoder = instantiate(config["encoder"], "encoder", trust)
     _check_encoder(encoder, task.observation_space(params))
-    return ActorCritic(
+    return instantiate(
+        config["policy"],
+        "policy",
+        trust,
         encoder=encoder,
         memory=instantiate(config["model"], "model", trust),
         num_actions=task.action_space(params).flat.shape[0],
         continuous=isinstance(task.action_space(params), Box),
-        **settings.policy.model_dump(),
     )
 
 
-def _build_algo(component: dict[str, Any], settings: Settings, trust: Sequence[str]) -> Algorithm:
+def _build_algo(component: dict[str, Any], settings: Settings, policy: Policy, trust: Sequence[str]) -> Algorithm:
     algo = instantiate(component, "algo", trust)
     with naming("algo"):
         algo = replace(algo, num_steps=settings.num_steps, num_updates=settings.num_updates)
     try:
-        algo.check(settings.num_envs)
+        algo.check(settings.num_envs, policy.distribution)
     except ValueError as error:
         raise ConfigError(error) from error
     return algo

@@ -15,13 +15,13 @@ from jax import lax
 
 from src_pure.algos.base import Algorithm
 from src_pure.algos.ppo import PPO
+from src_pure.bits import in_32_bits
 from src_pure.errors import WRONG_INPUT
 from src_pure.models.base import MemoryModel, WithWindow, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
-from src_pure.ops.precision import in_32_bits
 from src_pure.train import make_train
-from src_pure.types import Actor, Array, Carry, Key, Learner, Params, Timestep, TrainState
+from src_pure.types import Actor, Array, Carry, Key, Params, Timestep, TrainState
 
 NUM_STEPS, WINDOWS = 130, 4  # a history has at least this many steps and this many of the model's windows
 CHUNK = 13  # steps; odd, so that chunks and blocks of 2^n steps end at different times
@@ -216,8 +216,7 @@ def ratio_error(model: MemoryModel, num_steps: int | None = None, algo: Algorith
     env_state, timestep = env.reset(key_env)
     carry = policy.initialize_carry(env.num_envs)
     params = random_params(policy, carry, timestep.obs[None], timestep.reset[None])
-    learner = Learner(params, algo.optimizer().init(params))
-    state = TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
+    state = TrainState(algo.init(params), Actor(env_state, timestep, carry), key_run, jnp.int32(0))
     _, metrics = jax.jit(lambda state: lax.scan(lambda s, _: update(s, algo), state, length=NUM_UPDATES))(state)
     return float(jnp.max(metrics["max_abs_log_ratio"]))
 

@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from src_pure.bits import in_32_bits
 from src_pure.envs.base import EnvParams, VecEnv, with_params
-from src_pure.models.policy import ActorCritic
-from src_pure.ops import distribution
-from src_pure.ops.precision import in_32_bits
-from src_pure.train import episode_sums, policy_step
+from src_pure.models.policy import Policy
+from src_pure.train import acting_step, episode_sums
 from src_pure.types import Actor, Array, Key, Metrics, Params, Timestep
 
 
-def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[..., Metrics]:
+def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., Metrics]:
     """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
 
     greedy, which may be traced: the likeliest action instead of a sampled one. A last argument, `task`, holds the
@@ -37,9 +36,8 @@ def make_evaluate(env: VecEnv, policy: ActorCritic, max_steps: int) -> Callable[
         def step(loop):
             actor, playing, episodes, time = loop
             key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
-            carry, output = policy_step(policy.apply, params, actor.carry, actor.timestep.obs, actor.timestep.reset)
-            sampled = distribution.sample(key_action, output.logits)
-            action = jnp.where(greedy, distribution.mode(output.logits), sampled)
+            obs, reset = actor.timestep.obs, actor.timestep.reset
+            carry, action, _ = acting_step(key_action, policy.apply, params, actor.carry, obs, reset, greedy)
             env_state, timestep = own_env.step(key_env, actor.env_state, action)
             first_end = timestep._replace(finished=timestep.finished & playing)
             episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))

@@ -14,7 +14,7 @@ from src_pure.envs import optional
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, shown
 from src_pure.lanes import Lane, Numbers, repeat, stack
-from src_pure.models.policy import ActorCritic
+from src_pure.models.policy import Policy
 
 LANES = "lanes"  # of a configuration: the seed and the numbers of each lane
 
@@ -28,7 +28,7 @@ class Experiment:
     env: VectorEnv
     evaluation_env: VectorEnv
     evaluation_steps: int  # after which an episode is cut off
-    policy: ActorCritic
+    policy: Policy
     algo: Algorithm
     lanes: Sequence[Lane]
     config: dict[str, Any]  # resolved; alone it reproduces the run

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from src_pure.algos.base import Algorithm
+from src_pure.bits import in_32_bits
 from src_pure.envs.base import EnvParams
 from src_pure.errors import ConfigError
-from src_pure.ops.precision import in_32_bits
 from src_pure.types import Key
 
 GENERATOR = "threefry2x32"

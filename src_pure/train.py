@@ -1,6 +1,7 @@
 """Training as one program: a loop over updates of a vmap over runs; an update acts, then learns from what it saw."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +11,10 @@ from flax.traverse_util import flatten_dict
 from jax import lax
 
 from src_pure.algos.base import Algorithm, Apply
+from src_pure.bits import in_32_bits
+from src_pure.distributions import Distribution
 from src_pure.envs.base import EnvParams, VecEnv, with_params
-from src_pure.models.policy import ActorCritic
-from src_pure.ops import distribution
-from src_pure.ops.precision import in_32_bits
+from src_pure.models.policy import Policy
 from src_pure.types import (
     Actor,
     Array,
@@ -32,7 +33,7 @@ InitFn = Callable[..., TrainState]  # (key, algo, task=None)
 UpdateFn = Callable[..., tuple[TrainState, Metrics]]  # (state, algo, task=None)
 
 
-def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
+def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
     """(init, update) of one run: init(key, algo) -> state, update(state, algo) -> (state, metrics of one update).
 
     Both take the numbers of the environment as a last argument, `task`; None: those that `env` was built with.
@@ -49,7 +50,7 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         env_state, timestep = with_params(env, task).reset(key_env)
         carry = policy.initialize_carry(env.num_envs)
         params = policy.init(key_params, carry, timestep.obs[None], timestep.reset[None])
-        learner = Learner(params, algo.optimizer().init(params))
+        learner = algo.init(params, partial(example_of_rollout, env, policy, algo))
         return TrainState(learner, Actor(env_state, timestep, carry), key_run, jnp.int32(0))
 
     @in_32_bits
@@ -58,7 +59,8 @@ def make_train(env: VecEnv, policy: ActorCritic) -> tuple[InitFn, UpdateFn]:
         key, key_rollout, key_learn, key_refresh = jax.random.split(state.key, 4)
         params, start = state.learner.params, state.actor
         start = start._replace(env_state=own_env.refresh(key_refresh, start.env_state))
-        actor, trajectory, episodes = rollout(key_rollout, own_env, apply, params, start, algo.num_steps)
+        explore = partial(algo.explore, update=state.update)
+        actor, trajectory, episodes = rollout(key_rollout, own_env, apply, params, start, algo.num_steps, explore)
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
         (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
         learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
@@ -93,22 +95,52 @@ def policy_step(apply: Apply, params: Params, carry: Carry, obs: Array, reset: A
     return carry, jax.tree.map(lambda x: x[0], output)
 
 
+def acting_step(
+    key: Key | None,
+    apply: Apply,
+    params: Params,
+    carry: Carry,
+    obs: Array,
+    reset: Array,
+    greedy: Array | bool = False,
+    explore: Callable[[Distribution], Distribution] | None = None,
+) -> tuple[Carry, Array, PolicyOutput]:
+    """(carry, action, output) for one observation of each environment: obs [B, ...], reset [B].
+
+    The likeliest action without a key, or where greedy, which may be traced; else one drawn from `explore` of what the
+    policy gives, which is then that of `output`.
+    """
+    carry, output = policy_step(apply, params, carry, obs, reset)
+    if explore is not None:
+        output = output._replace(logits=explore(output.actions))
+    if key is None:
+        return carry, output.actions.mode(), output
+    sampled = output.actions.sample(key)
+    return carry, sampled if greedy is False else jnp.where(greedy, output.actions.mode(), sampled), output
+
+
 def rollout(
-    key: Key, env: VecEnv, apply: Apply, params: Params, actor: Actor, num_steps: int
+    key: Key,
+    env: VecEnv,
+    apply: Apply,
+    params: Params,
+    actor: Actor,
+    num_steps: int,
+    explore: Callable[[Distribution], Distribution] | None = None,
 ) -> tuple[Actor, Trajectory, Metrics]:
-    """(actor, trajectory [T, B], sums over the episodes that ended) after num_steps sampled actions."""
+    """(actor, trajectory [T, B], sums over the episodes that ended) after num_steps actions, as `acting_step` draws."""
 
     def step(loop, key):
         actor, episodes = loop
         key_action, key_env = jax.random.split(key)
-        carry, output = policy_step(apply, params, actor.carry, actor.timestep.obs, actor.timestep.reset)
-        action = distribution.sample(key_action, output.logits)
+        obs, reset = actor.timestep.obs, actor.timestep.reset
+        carry, action, output = acting_step(key_action, apply, params, actor.carry, obs, reset, explore=explore)
         env_state, timestep = env.step(key_env, actor.env_state, action)
         transition = Trajectory(
-            obs=actor.timestep.obs,
-            reset=actor.timestep.reset,
+            obs=obs,
+            reset=reset,
             action=action,
-            log_prob=distribution.log_prob(output.logits, action),
+            log_prob=output.actions.log_prob(action),
             value=output.value,
             reward=timestep.reward,
             terminated=timestep.terminated,
@@ -123,15 +155,23 @@ def rollout(
     return actor, trajectory, episodes
 
 
+def example_of_rollout(env: VecEnv, policy: Policy, algo: Algorithm) -> tuple[Carry, Trajectory]:
+    """Shapes and dtypes of what one update learns from, (carry [B, ...], trajectory [T, B, ...])."""
+
+    def once(key: Key) -> tuple[Carry, Trajectory]:
+        env_state, timestep = env.reset(key)
+        carry = policy.initialize_carry(env.num_envs)
+        params = policy.init(key, carry, timestep.obs[None], timestep.reset[None])
+        actor = Actor(env_state, timestep, carry)
+        return carry, rollout(key, env, policy.apply, params, actor, algo.num_steps)[1]
+
+    return jax.eval_shape(once, jax.random.key(0))
+
+
 def episode_sums(timestep: Timestep) -> Metrics:
     """`episodes` that ended with this step, and `sum/<name>` of each of their statistics: scalars."""
     sums = {f"sum/{name}": jnp.sum(jnp.where(timestep.finished, x, 0.0)) for name, x in timestep.info.items()}
     return {"episodes": jnp.sum(timestep.finished), **sums}
-
-
-def runs_of(algo: Algorithm, num_runs: int) -> Algorithm:
-    """The same setting for every run: each number as [R]."""
-    return jax.tree.map(lambda x: jnp.full(num_runs, x, jnp.float32), algo)
 
 
 def init_runs(init: InitFn, keys: Key, algo: Algorithm, task: EnvParams | None = None) -> TrainState:
@@ -155,8 +195,8 @@ def run_updates(
 
     Leaves of state, algo and task have an axis of runs in front. num_updates may be traced, so that segments of any
     length are calls of one compiled program. A run whose loss, parameters, observations or rewards stop being finite
-    keeps its parameters from then on: state.update [R] says how far each came. Its optimiser's state is NaN, so that it
-    does not begin to learn again; keeping all of the old state would cost memory.
+    keeps its parameters from then on: state.update [R] holds how far each came. All other floats of its
+    learner become NaN, so that it does not begin to learn again; keeping all of the old state would cost memory.
     """
 
     def update_while_finite(state: TrainState, algo: Algorithm, task: EnvParams | None) -> tuple[TrainState, Metrics]:
@@ -164,11 +204,11 @@ def run_updates(
         finite = (
             jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["param_norm"]) & (metrics["nonfinite_inputs"] == 0)
         )
-        params, opt_state = new_state.learner
+        params, *rest = new_state.learner
         params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), params, state.learner.params)
-        opt_state = jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan) if _is_float(x) else x, opt_state)
+        rest = jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan) if _is_float(x) else x, rest)
         done = jnp.where(finite, new_state.update, state.update)
-        return new_state._replace(learner=Learner(params, opt_state), update=done), metrics
+        return new_state._replace(learner=Learner(params, *rest), update=done), metrics
 
     step = jax.jit(jax.vmap(update_while_finite))  # traced once, though its shapes are asked for first
     shapes = jax.eval_shape(step, state, algo, task)[1]

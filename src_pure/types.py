@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 from annotated_types import Ge, Gt, Interval, Lt
 
+from src_pure.distributions import Categorical, Distribution
+
 Array = jax.Array
 Key = jax.Array  # a typed key, from jax.random.key
 Params = Any  # pytree of network parameters
@@ -57,21 +59,20 @@ class Trajectory(NamedTuple):
     ignored: Array
 
 
-class Gaussian(NamedTuple):
-    """Parameters of a distribution over actions that are vectors, of independent entries."""
-
-    mean: Array  # [T, B, A]
-    log_std: Array  # [T, B, A]
-
-
 class PolicyOutput(NamedTuple):
-    logits: Array | Gaussian  # [T, B, A], or where actions are vectors the parameters of their distribution
+    logits: Array | Distribution  # logits [T, B, A] of discrete actions, or another distribution over actions
     value: Array  # [T, B]
+
+    @property
+    def actions(self) -> Distribution:
+        """The distribution over actions."""
+        return self.logits if isinstance(self.logits, Distribution) else Categorical(self.logits)
 
 
 class Learner(NamedTuple):
     params: Params
     opt_state: Any
+    extra: Any = ()  # what else an algorithm keeps from update to update: a target network, a replay memory
 
 
 class Actor(NamedTuple):

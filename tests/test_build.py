@@ -12,11 +12,14 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import COMPONENTS, CONFIG_DIR, known_names
 from src_pure.errors import ConfigError
+from tests.partners import algo_of, policy_of
 
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
 NEEDS = {"encoder=conv": ["task=mysterypath"]}  # what goes together with a choice
+NEEDS |= {f"algo={name}": [f"policy={policy_of(name)}"] for name in known_names("algo")}
+NEEDS |= {f"policy={name}": [f"algo={algo_of(name)}"] for name in known_names("policy")}
 
 
 @pytest.mark.parametrize("override", [*(f"+{name}" for name in EXPERIMENTS), *CHOICES])
@@ -184,6 +187,13 @@ WRONG = {
     "task=gymnax task.env_name=DeepSea-bsuite +task.options.size=100000": "option size must be at most 100, got",
     "task=bsuite task.env_name=distributed_memory task.num_bits=2147483647": "task.num_bits must be less than 1000",
     "model.num_layers=2147483647": "model.num_layers must be less than 1000",
+    "policy=q_network": "algo ppo learns the probabilities of actions, and this policy has none: set policy="
+    "actor_critic",
+    "policy=q_network algo=a2c": "set policy=actor_critic",
+    "algo=pqn": "algo pqn learns the values of discrete actions, and this policy has none: set policy=q_network",
+    "task=gymnax task.env_name=Pendulum-v1 policy=q_network algo=pqn": "set policy=actor_critic and algo=ppo or a2c",
+    "policy.num_actions=3": "policy.num_actions follows from task: set that",
+    "+policy.memory=3": "policy.memory follows from model: set that",
     "policy.head_activation=gelu": "policy.head_activation must be 'tanh' or 'relu', got 'gelu'",
 }
 

@@ -25,8 +25,7 @@ TEXTS = [
 
 def test_text_is_what_the_settings_declare():
     assert {key for key in keys_of(Settings) if is_text(key)} == {
-        *("run_dir", "warm_start", "resume", "policy.head_activation", "checkpoint.metric"),
-        *("vector.truncation", "vector.resets"),
+        *("run_dir", "warm_start", "resume", "checkpoint.metric", "vector.truncation", "vector.resets"),
         *("wandb.mode", "wandb.project", "wandb.group", "wandb.name"),
     }
     assert is_text("task.name") and is_text("model._target_") and not is_text("task.env_name")
@@ -86,9 +85,9 @@ def test_other_values_are_plain_yaml(override, value):
 
 
 def test_a_dictionary_changes_the_entries_that_it_names():
-    assert compose(["policy={head_size: 3}"]) == compose(["policy.head_size=3"])
-    with pytest.raises(ConfigError, match=r"unknown key policy.head_siz; did you mean policy.head_size\?"):
-        compose(["policy={head_siz: 3}"])
+    assert compose(["checkpoint={keep: 3}"]) == compose(["checkpoint.keep=3"])
+    with pytest.raises(ConfigError, match=r"unknown key checkpoint.kep; did you mean checkpoint.keep\?"):
+        compose(["checkpoint={kep: 3}"])
 
 
 # wrong commands, each of which says what to write instead

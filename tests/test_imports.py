@@ -1,6 +1,7 @@
 """Imports go down only.
 
-errors, device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
+bits <- distributions <- types; errors <- device
+device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
 envs, algos <- lanes <- experiment <- build; errors, types <- config <- build
 runs <- results <- scripts; runs <- trainer_pure
 """
@@ -11,21 +12,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src_pure"
+GROUND = {"bits", "distributions", "types"}
 BELOW = {
     "errors": set(),
     "device": {"errors"},
-    "types": set(),
+    "bits": set(),
+    "distributions": {"bits"},
+    "types": {"distributions"},
     "interrupt": {"errors"},
     "ops": {"types"},
-    "envs": {"errors", "types", "ops"},
-    "models": {"types", "ops"},
-    "algos": {"types", "ops"},
+    "envs": GROUND | {"errors", "ops"},
+    "models": GROUND | {"ops"},
+    "algos": GROUND | {"ops"},
 }
-BELOW["train"] = {"types", "ops", "envs", "models", "algos"}
+BELOW["train"] = GROUND | {"ops", "envs", "models", "algos"}
 BELOW["evaluate"] = BELOW["train"] | {"train"}
 BELOW["conformance"] = BELOW["train"] | {"train", "errors"}
 BELOW["config"] = {"types", "errors"}
-BELOW["lanes"] = {"types", "errors", "ops", "algos", "envs"}
+BELOW["lanes"] = GROUND | {"errors", "ops", "algos", "envs"}
 BELOW["experiment"] = BELOW["lanes"] | {"lanes", "config", "models"}
 BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes", "experiment"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}

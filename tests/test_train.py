@@ -166,15 +166,6 @@ def test_ratio_stays_one_without_learning(name):
     assert np.all(metrics["episodes"] > 0)
 
 
-@pytest.mark.slow
-def test_a2c_acts_and_learns_on_the_same_policy():
-    init, update = make_train(*make(GRU(8)))
-    algo = A2C(num_steps=16)
-    state = jax.jit(init)(jax.random.key(0), algo)
-    _, metrics = jax.jit(lambda state: jax.lax.scan(lambda s, _: update(s, algo), state, length=3))(state)
-    assert np.all(metrics["first_minibatch_max_abs_log_ratio"] < 1e-5)
-
-
 @pytest.mark.parametrize("algo", [SMALL, A2C(num_steps=8)])
 def test_learning_rate_anneals_to_zero_and_stays_there(algo):
     steps = algo.update_epochs * algo.num_minibatches if isinstance(algo, PPO) else 1

@@ -87,7 +87,7 @@ HOSTILE = [
     ("task", {"_target_": "src_pure.envs.gymnax.Gymnax", "options": {"_target_": "os.system", "command": SHELL}}),
     ("task", {"_target_": "src_pure.envs.gymnax.Gymnax", "env_name": "os.system"}),
     ("algo", {"_target_": "src_pure.algos.base.Algorithm"}),
-    ("algo", {"_target_": "src_pure.algos.ppo.distribution.sample"}),
+    ("algo", {"_target_": "src_pure.algos.ppo.Distribution"}),
     ("algo", {"_target_": "src_pure.algos.optimizer.adam"}),
 ]
 

@@ -5,10 +5,10 @@ import optax
 from flax import struct
 from jax import lax
 
-from src_pure.algos.base import Apply
-from src_pure.algos.optimizer import adam, apply_gradient
+from src_pure.algos.base import Algorithm, Apply, check_stochastic
+from src_pure.algos.optimizer import ANNEALED, adam, apply_gradient
 from src_pure.algos.returns import lambda_returns, masked_mean
-from src_pure.ops import distribution
+from src_pure.distributions import Distribution
 from src_pure.types import (
     Array,
     Carry,
@@ -25,7 +25,7 @@ from src_pure.types import (
 
 
 @struct.dataclass
-class A2C:
+class A2C(Algorithm):
     """One backward pass over the whole rollout from the memory stored at its start, towards lambda-returns.
 
     loss = policy gradient + vf_coef * mean(advantage^2) - ent_coef * entropy. Numbers are leaves and may be vmapped.
@@ -43,8 +43,13 @@ class A2C:
     num_steps: PositiveInt = struct.field(pytree_node=False, default=256)
     anneal_lr: bool = struct.field(pytree_node=False, default=False)
 
-    def check(self, num_envs: int) -> None:
-        """Any number of environments will do."""
+    @property
+    def schedule_end(self) -> str | None:
+        return ANNEALED if self.anneal_lr else None
+
+    def check(self, num_envs: int, actions: type[Distribution]) -> None:
+        """Raises ValueError for a policy that A2C cannot use; any number of environments will do."""
+        check_stochastic("a2c", actions)
 
     def optimizer(self) -> optax.GradientTransformation:
         return adam(self.learning_rate, self.adam_eps, self.max_grad_norm, self.anneal_lr, self.num_updates, 1)
@@ -64,10 +69,10 @@ class A2C:
             self.gamma, self.gae_lambda,
         )  # fmt: skip
         advantage = target - output.value
-        log_prob = distribution.log_prob(output.logits, batch.action)
+        log_prob = output.actions.log_prob(batch.action)
         policy_loss = -masked_mean(log_prob * lax.stop_gradient(advantage), mask)
         value_loss = masked_mean(jnp.square(advantage), mask)
-        entropy = masked_mean(distribution.entropy(output.logits), mask)
+        entropy = masked_mean(output.actions.entropy(), mask)
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         return loss, {
             "loss": loss,

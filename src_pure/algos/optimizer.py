@@ -1,26 +1,46 @@
-"""The optimiser that the algorithms share: clipped Adam with a constant or a linearly annealed learning rate."""
+"""Gradient descent as the algorithms share it: a clip, Adam or RAdam, an annealed learning rate, minibatches."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from src_pure.types import Array, Learner, Metrics
+from src_pure.types import Array, Carry, Key, Learner, Metrics, Trajectory
+
+ANNEALED = "the learning rate now falls to 0"
 
 
 def adam(
     learning_rate: Array, eps: Array, max_grad_norm: Array, anneal: bool, num_updates: Array, steps_per_update: int
 ) -> optax.GradientTransformation:
-    """Adam after a clip by global norm (inf: no clip); annealed, the rate falls to 0 at num_updates and stays there."""
+    """Adam (Kingma and Ba, arXiv:1412.6980) after a clip; see `clipped`."""
+    return clipped(optax.scale_by_adam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
+
+
+def radam(
+    learning_rate: Array, eps: Array, max_grad_norm: Array, anneal: bool, num_updates: Array, steps_per_update: int
+) -> optax.GradientTransformation:
+    """Adam whose first steps are rectified (Liu et al., arXiv:1908.03265) after a clip; see `clipped`."""
+    return clipped(optax.scale_by_radam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
+
+
+def clipped(
+    scale: optax.GradientTransformation,
+    learning_rate: Array,
+    max_grad_norm: Array,
+    anneal: bool,
+    num_updates: Array,
+    steps_per_update: int,
+) -> optax.GradientTransformation:
+    """A clip by global norm (inf: no clip), `scale` and the rate; annealed, it falls to 0 at num_updates and stays."""
 
     def schedule(count):
         update = count // steps_per_update
         return -learning_rate * (jnp.maximum(0.0, 1.0 - update / num_updates) if anneal else 1.0)
 
-    return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps), optax.scale_by_schedule(schedule)
-    )
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), scale, optax.scale_by_schedule(schedule))
 
 
 def apply_gradient(
@@ -33,4 +53,35 @@ def apply_gradient(
     gradient, metrics = jax.grad(lambda params: loss(params, *args), has_aux=True)(learner.params)
     updates, opt_state = optimizer.update(gradient, learner.opt_state, learner.params)
     metrics = metrics | {"grad_norm": optax.tree.norm(gradient)}
-    return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
+    return learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state), metrics
+
+
+def over_minibatches(
+    step: Callable[[Learner, Carry, tuple[Trajectory, Array]], tuple[Learner, Metrics]],
+    key: Key,
+    learner: Learner,
+    carry: Carry,
+    batch: tuple[Trajectory, Array],
+    num_epochs: int,
+    num_minibatches: int,
+) -> tuple[Learner, Metrics]:
+    """(learner, metrics [steps]) after num_epochs passes, each over num_minibatches of whole sequences, shuffled.
+
+    step(learner, carry, batch) -> (learner, metrics) sees the rows of a minibatch: carry [B, ...], batch [T, B, ...].
+    """
+    num_rows = jax.tree.leaves(batch)[0].shape[1]
+
+    def minibatch_step(learner: Learner, rows: Array) -> tuple[Learner, Metrics]:
+        own_carry, own_batch = jax.tree.map(lambda x: x[rows], carry), jax.tree.map(lambda x: x[:, rows], batch)
+        return step(learner, own_carry, own_batch)
+
+    orders = jax.vmap(lambda key: jax.random.permutation(key, num_rows))(jax.random.split(key, num_epochs))
+    return lax.scan(minibatch_step, learner, orders.reshape(num_epochs * num_minibatches, -1))
+
+
+def check_minibatches(num_envs: int, num_epochs: int, num_minibatches: int) -> None:
+    """Raises ValueError for environments that cannot be split so."""
+    if num_envs % num_minibatches:
+        raise ValueError(f"num_envs must be a multiple of algo.num_minibatches, got {num_envs} and {num_minibatches}")
+    if num_epochs * num_envs >= 2**31:
+        raise ValueError(f"algo.update_epochs * num_envs must be below 2**31, got {num_epochs} and {num_envs}")

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax import lax
 
-from src_pure.algos.base import Apply
-from src_pure.algos.optimizer import adam, apply_gradient
+from src_pure.algos.base import Algorithm, Apply, check_stochastic
+from src_pure.algos.optimizer import ANNEALED, adam, apply_gradient, check_minibatches, over_minibatches
 from src_pure.algos.returns import gae, masked_mean
-from src_pure.ops import distribution
+from src_pure.distributions import Distribution
 from src_pure.types import (
     Array,
     Carry,
@@ -26,7 +25,7 @@ from src_pure.types import (
 
 
 @struct.dataclass
-class PPO:
+class PPO(Algorithm):
     """Clipped PPO over minibatches of whole sequences, each run again from the memory stored at the rollout's start.
 
     loss = clipped policy loss + vf_coef * value loss - ent_coef * entropy. Numbers are leaves and may be vmapped.
@@ -48,16 +47,14 @@ class PPO:
     clip_value: bool = struct.field(pytree_node=False, default=False)
     anneal_lr: bool = struct.field(pytree_node=False, default=False)
 
-    def check(self, num_envs: int) -> None:
-        """Raises ValueError for a number of environments that this algorithm cannot use."""
-        if num_envs % self.num_minibatches:
-            raise ValueError(
-                f"num_envs must be a multiple of algo.num_minibatches, got {num_envs} and {self.num_minibatches}"
-            )
-        if self.update_epochs * num_envs >= 2**31:
-            raise ValueError(
-                f"algo.update_epochs * num_envs must be below 2**31, got {self.update_epochs} and {num_envs}"
-            )
+    @property
+    def schedule_end(self) -> str | None:
+        return ANNEALED if self.anneal_lr else None
+
+    def check(self, num_envs: int, actions: type[Distribution]) -> None:
+        """Raises ValueError for a number of environments, or a policy, that PPO cannot use."""
+        check_stochastic("ppo", actions)
+        check_minibatches(num_envs, self.update_epochs, self.num_minibatches)
 
     def optimizer(self) -> optax.GradientTransformation:
         steps_per_update = self.update_epochs * self.num_minibatches
@@ -73,22 +70,13 @@ class PPO:
             trajectory.reward, trajectory.terminated, trajectory.truncated, trajectory.value, last_value,
             self.gamma, self.gae_lambda,
         )  # fmt: skip
-        num_envs = last_value.shape[0]
 
-        def minibatch_step(learner, indices):
-            minibatch_carry = jax.tree.map(lambda x: x[indices], carry)
-            minibatch, minibatch_advantage = jax.tree.map(lambda x: x[:, indices], (trajectory, advantage))
-            return apply_gradient(
-                self.optimizer(), learner, self.loss, apply, minibatch_carry, minibatch, minibatch_advantage
-            )
+        def step(learner: Learner, carry: Carry, batch: tuple[Trajectory, Array]) -> tuple[Learner, Metrics]:
+            return apply_gradient(self.optimizer(), learner, self.loss, apply, carry, *batch)
 
-        permutations = jax.vmap(lambda key: jax.random.permutation(key, num_envs))(
-            jax.random.split(key, self.update_epochs)
+        learner, metrics = over_minibatches(
+            step, key, learner, carry, (trajectory, advantage), self.update_epochs, self.num_minibatches
         )
-        indices = permutations.reshape(
-            self.update_epochs * self.num_minibatches, -1
-        )  # whole sequences, in shuffled order
-        learner, metrics = lax.scan(minibatch_step, learner, indices)
         log_ratios = metrics.pop("max_abs_log_ratio")
         return learner, jax.tree.map(jnp.mean, metrics) | {
             "max_abs_log_ratio": jnp.max(log_ratios),
@@ -99,8 +87,9 @@ class PPO:
         """(loss, metrics) of one minibatch: batch, advantage [T, B], carry the memory before its first step."""
         _, output = apply(params, carry, batch.obs, batch.reset)
         mask = ~batch.ignored
-        log_ratio = distribution.log_prob(output.logits, batch.action) - batch.log_prob
-        log_ratio = jnp.where(mask, log_ratio, 0.0)  # nothing holds an ignored action's ratio near 1
+        log_ratio = output.actions.log_prob(batch.action) - batch.log_prob
+        # nothing holds an ignored action's ratio near 1
+        log_ratio = jnp.where(mask, log_ratio, 0.0)
         ratio = jnp.exp(log_ratio)
         target = advantage + batch.value
 
@@ -116,7 +105,7 @@ class PPO:
             value_error = jnp.maximum(value_error, jnp.square(clipped_value - target))
         value_loss = 0.5 * masked_mean(value_error, mask)
 
-        entropy = masked_mean(distribution.entropy(output.logits), mask)
+        entropy = masked_mean(output.actions.entropy(), mask)
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         return loss, {
             "loss": loss,

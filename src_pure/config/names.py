@@ -11,8 +11,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # a wheel holds the configurations inside the package, a checkout beside it
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
-COMPONENTS = ("task", "model", "encoder", "algo")  # groups whose YAML names a class by _target_
-DERIVED = {"algo.num_steps": "num_steps", "algo.num_updates": "total_steps"}  # set from these, never by themselves
+COMPONENTS = ("task", "model", "encoder", "policy", "algo")  # groups whose YAML names a class by _target_
+DERIVED = {  # set from these, never by themselves
+    "algo.num_steps": "num_steps",
+    "algo.num_updates": "total_steps",
+    "policy.encoder": "encoder",
+    "policy.memory": "model",
+    "policy.num_actions": "task",
+    "policy.continuous": "task",
+}
 
 
 def known_names(group: str) -> list[str]:

@@ -1,6 +1,6 @@
 """KEY=VALUE on a command line: the whole grammar, and what each argument changes in a configuration.
 
-GROUP=NAME        the component of a YAML file: task, model, encoder, algo
+GROUP=NAME        the component of a YAML file: task, model, encoder, policy, algo
 +GROUP=NAME       a published experiment
 KEY=VALUE         another value for a dotted key. Where it is text, all that follows the first =, but for one pair of
                   quotes around it, and null; else a plain YAML value: 3, 1e-3, true, null, [1, 2], {a: 1}

@@ -49,11 +49,6 @@ class Observation(Section):
     last_reward: bool
 
 
-class Head(Section):
-    head_size: PositiveInt | None
-    head_activation: Literal["tanh", "relu"]
-
-
 class Evaluation(Section):
     num_episodes: PositiveInt
     interval: NonNegativeInt
@@ -83,7 +78,6 @@ class Settings(Section):
     num_seeds: PositiveInt
     vector: Vector
     observation: Observation
-    policy: Head
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
     wandb: Wandb

@@ -36,12 +36,13 @@ KINDS = {
     "task": Kind("an environment", "src_pure.envs", ("reset_env", "step_env", "observation_space", "action_space")),
     "model": Kind("a memory model", "src_pure.models", ("initialize_carry", "__call__"), nn.Module),
     "encoder": Kind("an encoder", "src_pure.models", ("__call__",), nn.Module),
-    "algo": Kind("an algorithm", "src_pure.algos", ("check", "optimizer", "update")),
+    "policy": Kind("a policy", "src_pure.models", ("initialize_carry", "__call__", "distribution"), nn.Module),
+    "algo": Kind("an algorithm", "src_pure.algos", ("check", "optimizer", "init", "explore", "update", "schedule_end")),
 }
 
 
-def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()) -> Any:
-    """What a component's _target_ makes of its values, each checked against its annotation.
+def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = (), **derived: Any) -> Any:
+    """What a component's _target_ makes of its values, each checked against its annotation, and of `derived` ones.
 
     The target is a class, or a function annotated to return one. Raises ConfigError for everything else. Modules are
     imported and objects made in 32 bits, whatever JAX_ENABLE_X64 says: both have constants that training computes with.
@@ -59,9 +60,8 @@ def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()
         for key in values:
             if key not in parameters:
                 raise unknown_key(f"{group}.{key}", [f"{group}.{known}" for known in parameters])
-        made = target(
-            **{key: validate(annotations.get(key, Any), value, f"{group}.{key}") for key, value in values.items()}
-        )
+        given = {key: validate(annotations.get(key, Any), value, f"{group}.{key}") for key, value in values.items()}
+        made = target(**given, **derived)
     if not is_kind(type(made), KINDS[group]):
         raise ConfigError(f"{group}._target_ must make {KINDS[group].what}, got {type(made).__name__}")
     return made

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from src_pure.bits import in_32_bits
 from src_pure.envs.base import Environment, EnvParams, EnvState
 from src_pure.envs.optional import Observes
 from src_pure.envs.resets import STRATEGIES, Pool, Strategy
 from src_pure.envs.spaces import Space
-from src_pure.ops.precision import in_32_bits
 from src_pure.types import Array, Key, Resets, Timestep, Truncation
 
 

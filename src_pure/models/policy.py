@@ -1,4 +1,4 @@
-"""The policy: encoder -> memory -> two heads."""
+"""Policies: encoder -> memory -> heads. What they share, and the actor-critic."""
 
 from typing import Literal
 
@@ -6,19 +6,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from src_pure.bits import in_32_bits
+from src_pure.distributions import Categorical, Distribution, Gaussian
 from src_pure.models.layers import dense
-from src_pure.ops.precision import in_32_bits
-from src_pure.types import Array, Carry, Gaussian, PolicyOutput, PositiveInt
+from src_pure.types import Array, Carry, PolicyOutput, PositiveInt
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
-class ActorCritic(nn.Module):
-    """(carry, PolicyOutput) from obs [T, B, ...] and reset [T, B]; heads have one hidden layer of head_size, or none.
+class Policy(nn.Module):
+    """What every policy is made of; its __call__ gives (carry, PolicyOutput) from obs [T, B, ...] and reset [T, B].
 
-    An action is one of num_actions, or if `continuous` a vector of num_actions numbers. Such vectors are Gaussian: the
-    network gives the mean, and the standard deviation is learned, does not depend on the state and starts at 1, as is
-    usual for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al., arXiv:2006.05990).
+    An action is one of num_actions, or if `continuous` a vector of num_actions numbers. Heads have one hidden layer of
+    head_size, or none.
     """
 
     encoder: nn.Module
@@ -28,9 +28,27 @@ class ActorCritic(nn.Module):
     head_activation: Literal["tanh", "relu"] = "tanh"
     continuous: bool = False
 
+    @property
+    def distribution(self) -> type[Distribution]:
+        """The kind of distribution that it has over actions."""
+        raise NotImplementedError
+
     @in_32_bits
     def initialize_carry(self, batch_size: int) -> Carry:
         return self.memory.initialize_carry(batch_size)
+
+
+class ActorCritic(Policy):
+    """A policy with two heads: one for the distribution over actions, one for the value.
+
+    Vectors are Gaussian: the network gives the mean, and the standard deviation is learned, does not depend on the
+    state and starts at 1, as is usual for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al.,
+    arXiv:2006.05990).
+    """
+
+    @property
+    def distribution(self) -> type[Distribution]:
+        return Gaussian if self.continuous else Categorical
 
     @nn.compact
     @in_32_bits

@@ -1,12 +1,7 @@
-"""Numbers of 32 bits, whatever the process prefers: products that are not rounded, types without JAX_ENABLE_X64."""
+"""Products of float32 without rounded factors, whatever the device prefers."""
 
-from collections.abc import Callable
-from functools import wraps
-
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import dtypes, lax
+from jax import lax
 
 from src_pure.types import Array
 
@@ -24,26 +19,3 @@ def matmul(x: Array, y: Array) -> Array:
 def einsum(equation: str, *operands: Array) -> Array:
     """jnp.einsum without rounded factors."""
     return jnp.einsum(equation, *operands, precision=FULL)
-
-
-def in_32_bits(function: Callable) -> Callable:
-    """The function without JAX_ENABLE_X64: it has the same types, random draws and numbers in a 64-bit program.
-
-    Types alone could be stated where arrays are made, but environments and models of other packages make arrays too,
-    and a float64 is drawn from other random bits than a float32.
-    """
-
-    @wraps(function)
-    def call(*args, **kwargs):
-        with jax.enable_x64(False):
-            return function(*jax.tree.map(_narrow, args), **jax.tree.map(_narrow, kwargs))
-
-    return call
-
-
-def _narrow(x):
-    """int64 as int32, float64 as float32; anything else unchanged."""
-    if not isinstance(x, jax.Array | np.ndarray | np.generic) or dtypes.issubdtype(x.dtype, dtypes.extended):
-        return x
-    narrow = dtypes.canonicalize_dtype(x.dtype)
-    return x if x.dtype == narrow else x.astype(narrow)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from src_pure.bits import in_32_bits
 from src_pure.build import Experiment
 from src_pure.envs import optional
-from src_pure.ops.precision import in_32_bits
 from src_pure.runs.atomic import replacing
 from src_pure.runs.policies import decide
 from src_pure.types import Key, Params

@@ -16,12 +16,11 @@ import numpy as np
 from annotated_types import Ge
 from flax import serialization
 
+from src_pure.bits import in_32_bits
 from src_pure.build import Experiment, build
 from src_pure.config.settings import Settings
 from src_pure.device import bytes_of, check_fits
 from src_pure.errors import CannotWriteError, CheckpointError, ConfigError, DamagedError, RemovedError, one_line
-from src_pure.ops import distribution
-from src_pure.ops.precision import in_32_bits
 from src_pure.runs.arrays import fill_like, named_arrays
 from src_pure.runs.atomic import read_whole, write_whole
 from src_pure.runs.checkpoint import Checkpoint, latest
@@ -30,7 +29,7 @@ from src_pure.runs.folder import read_file, refuse_odd
 from src_pure.runs.identity import OwnedFile, read_identity
 from src_pure.runs.rundir import CHECKPOINTS, FILES, FOLDERS, RunDir
 from src_pure.runs.tables import EVALUATION, Table
-from src_pure.train import policy_step
+from src_pure.train import acting_step, policy_step
 from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
 FORMAT = 2  # of the folder described above
@@ -223,8 +222,7 @@ def decide(
 
     A vector is clipped to the action space, as VectorEnv does in training.
     """
-    carry, output = policy_step(experiment.policy.apply, params, carry, obs, reset)
-    action = distribution.mode(output.logits) if key is None else distribution.sample(key, output.logits)
+    carry, action, output = acting_step(key, experiment.policy.apply, params, carry, obs, reset)
     return carry, experiment.env.action_space.clip(action), output
 
 

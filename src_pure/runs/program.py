@@ -1,8 +1,9 @@
 """The program of a training: initialisation, segments of updates and evaluation, compiled ahead."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from src_pure.evaluate import make_evaluate
 from src_pure.lanes import GENERATOR, Lane, Numbers, evaluation_keys, training_keys
 from src_pure.runs.columns import column
 from src_pure.runs.policies import read_warm_start
-from src_pure.train import init_runs, make_train, run_updates
+from src_pure.train import example_of_rollout, init_runs, make_train, run_updates
 from src_pure.types import Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # updates that one of several calls can do: rows of its table of metrics
@@ -30,7 +31,7 @@ class Program:
 
     lanes: Sequence[Lane]
     numbers: Numbers  # leaves [R, ...]
-    params: Params | None  # those of one run, which all start from; None: each initialises its own
+    warm_start: Callable[[Algorithm], Learner] | None  # learners that start from a policy; None: each run makes its own
     max_updates: int  # of one segment
     compile_seconds: float
     compiled_init: jax.stages.Compiled
@@ -40,9 +41,7 @@ class Program:
     def init(self) -> TrainState:
         """The state before the first update; leaves [R, ...]."""
         state = self.compiled_init(training_keys(self.lanes), self.numbers)
-        if self.params is None:
-            return state
-        return state._replace(learner=jax.jit(learners_from)(self.numbers.algo, self.params))
+        return state if self.warm_start is None else state._replace(learner=self.warm_start(self.numbers.algo))
 
     def segment(self, state: TrainState, num_updates: int) -> tuple[TrainState, Metrics]:
         """(state, metrics [max_updates, R]) after num_updates updates; later rows are zero. `state` is used up."""
@@ -93,7 +92,7 @@ def compile_program(experiment: Experiment, warm_start: str | None = None) -> Pr
     program = Program(
         lanes=lanes,
         numbers=experiment.numbers(),
-        params=params,
+        warm_start=None if params is None else partial(learners_from, experiment, params),
         max_updates=max_updates,
         compile_seconds=0.0,
         compiled_segment=compile_fitting(lowered_segment, len(lanes), "an update", sizes[0]),
@@ -119,6 +118,12 @@ def compile_fitting(program: jax.stages.Lowered, num_runs: int, what: str, sizes
     return compiled
 
 
-def learners_from(algo: Algorithm, params: Params) -> Learner:
-    """A learner for every run, all with the same parameters and a fresh optimiser; leaves of algo [R]."""
-    return jax.vmap(lambda algo: Learner(params, algo.optimizer().init(params)))(algo)
+def learners_from(experiment: Experiment, params: Params, algo: Algorithm) -> Learner:
+    """A learner for every run that starts from the same parameters; leaves of algo [R]."""
+
+    @jax.jit
+    def learners(params: Params, algo: Algorithm) -> Learner:
+        example = partial(example_of_rollout, experiment.env, experiment.policy, experiment.algo)
+        return jax.vmap(lambda algo: algo.init(params, example))(algo)
+
+    return learners(params, algo)

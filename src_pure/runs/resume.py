@@ -163,8 +163,8 @@ def raised_end(run_dir: RunDir, experiment: Experiment) -> list[str]:
     before, now = read_config(run_dir.path)["total_steps"], experiment.settings.total_steps
     if before == now:
         return []
-    annealed = getattr(experiment.algo, "anneal_lr", False)
-    schedule = f"; the learning rate now falls to 0 at update {experiment.settings.num_updates}" if annealed else ""
+    end = experiment.algo.schedule_end
+    schedule = f"; {end} at update {experiment.settings.num_updates}" if end else ""
     return [f"total_steps was {before:,}, is {now:,}{schedule}"]
 
 

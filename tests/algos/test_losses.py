@@ -1,4 +1,4 @@
-"""The losses of PPO and A2C against loops over every step, ignored ones left out."""
+"""The losses of PPO, A2C and PQN against loops over every step, ignored ones left out."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,9 @@ from scipy import stats
 
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
-from src_pure.types import Gaussian, PolicyOutput, Trajectory
+from src_pure.algos.pqn import PQN
+from src_pure.distributions import EpsilonGreedy, Gaussian
+from src_pure.types import PolicyOutput, Trajectory
 from tests.algos import oracles
 
 T, B, A = 6, 3, 4
@@ -81,3 +83,49 @@ def test_a2c_loss_equals_the_loop(actions, seed):
                 terms.append(-log_prob[t, b] * advantage + 0.7 * advantage**2 - 0.03 * entropy[t, b])
     algo = A2C(gamma=0.9, gae_lambda=0.8, vf_coef=0.7, ent_coef=0.03)
     np.testing.assert_allclose(loss_of(algo, batch, output, last_value), np.mean(terms), rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pqn_loss_equals_the_loop(seed):
+    batch, output, *_ = random_rollout(seed, "discrete")
+    values = np.asarray(output.logits)
+    target = np.random.default_rng(seed + 10).normal(size=(T, B))
+    output = PolicyOutput(EpsilonGreedy(values, np.zeros((T, B))), values.max(-1))
+    terms = []
+    for t in range(T):
+        for b in range(B):
+            if not batch.ignored[t, b]:
+                terms.append(0.5 * (values[t, b, batch.action[t, b]] - target[t, b]) ** 2)
+    np.testing.assert_allclose(loss_of(PQN(), batch, output, target), np.mean(terms), rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pqn_learns_towards_lambda_returns_of_the_largest_value(seed):
+    """One step of a table of values, whose loss, targets and gradient follow from the loop over all returns."""
+    batch, *_, last_value = random_rollout(seed, "discrete")
+    target = oracles.lambda_return_loop(
+        batch.reward, batch.terminated, batch.truncated, batch.value, last_value, 0.9, 0.8
+    )
+    table = np.random.default_rng(seed + 20).normal(size=(T, B, A))
+    algo = PQN(gamma=0.9, q_lambda=0.8, num_minibatches=1, update_epochs=1, max_grad_norm=jnp.inf)
+
+    def apply(params, rows, obs, reset):
+        values = jnp.take(params, rows, axis=1)
+        return rows, PolicyOutput(EpsilonGreedy(values, jnp.zeros(values.shape[:2])), values.max(-1))
+
+    batch, last_value = jax.tree.map(jnp.asarray, (batch, last_value))
+    learner = algo.init(jnp.asarray(table))
+    _, metrics = algo.update(jax.random.key(0), learner, apply, jnp.arange(B), batch, last_value)
+    kept = ~np.asarray(batch.ignored)
+    error = (np.take_along_axis(table, np.asarray(batch.action)[..., None], -1)[..., 0] - target)[kept]
+    np.testing.assert_allclose(metrics["loss"], 0.5 * np.mean(error**2), rtol=1e-4)
+    np.testing.assert_allclose(metrics["mean_target"], np.mean(target[kept]), rtol=1e-4)
+    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(np.sum(error**2)) / len(error), rtol=1e-4)
+
+
+def test_pqn_explores_less_and_less():
+    algo = PQN(epsilon_start=1.0, epsilon_end=0.2, epsilon_decay=0.5, num_updates=8)
+    values, greedy = jnp.arange(6.0).reshape(2, 3), jnp.zeros(2)
+    explored = [algo.explore(EpsilonGreedy(values, greedy), jnp.int32(update)).epsilon for update in (0, 1, 2, 4, 8)]
+    wanted = np.broadcast_to(np.array([1.0, 0.8, 0.6, 0.2, 0.2])[:, None], (5, 2))
+    np.testing.assert_allclose(explored, wanted, rtol=1e-5)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.ops.precision import in_32_bits
+from src_pure.bits import in_32_bits
 
 
 @in_32_bits

@@ -22,7 +22,6 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.errors import CheckpointError, ConfigError
 from src_pure.lanes import SeedLanes, evaluation_keys, training_keys
-from src_pure.ops import distribution
 from src_pure.runs import atomic
 from src_pure.runs import policies as policies_module
 from src_pure.runs.arrays import named_arrays
@@ -162,14 +161,14 @@ def test_the_probability_of_an_action_comes_from_the_actor_critic(robot):
     _, act = load_policy(folder)
     _, timestep = jax.jit(experiment.env.reset)(jax.random.key(0))
     carry, output = apply(initialize_carry(4), timestep.obs, timestep.reset)
-    drawn = distribution.sample(jax.random.key(1), output.logits)
+    drawn = output.actions.sample(jax.random.key(1))
     assert np.abs(drawn).max() > 0.1 and output.value.shape == (4,)
     np.testing.assert_array_equal(
         jnp.clip(drawn, -0.1, 0.1), act(jax.random.key(1), initialize_carry(4), timestep.obs, timestep.reset)[1]
     )
     mean, log_std = output.logits
     wanted = scipy.stats.norm.logpdf(drawn, mean, np.exp(log_std)).sum(axis=-1)
-    np.testing.assert_allclose(distribution.log_prob(output.logits, drawn), wanted, rtol=1e-5)
+    np.testing.assert_allclose(output.actions.log_prob(drawn), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match="the policy needs obs float32"):
         apply(carry, timestep.obs[:, 1:], timestep.reset)
 
@@ -365,8 +364,8 @@ def cold():
 
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
-    _, state, algo = cold
-    learner = learners_from(algo, read_warm_start(policies[1], state.learner.params))
+    experiment, state, algo = cold
+    learner = learners_from(experiment, read_warm_start(policies[1], state.learner.params), algo)
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():

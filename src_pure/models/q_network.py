@@ -1,0 +1,42 @@
+"""The policy of algorithms that learn the values of actions: encoder -> memory -> one head."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from src_pure.bits import in_32_bits
+from src_pure.distributions import Distribution, EpsilonGreedy
+from src_pure.models.layers import dense
+from src_pure.models.policy import ACTIVATIONS, Policy
+from src_pure.types import Array, Carry, PolicyOutput
+
+
+class QNetwork(Policy):
+    """A policy that takes the action of the largest value; its own value is that largest one.
+
+    Without a target network such values are stable if layers are normalised (Gallici et al., arXiv:2407.04811): here
+    what the memory gives and, before its activation, the hidden layer.
+    """
+
+    def __post_init__(self):
+        if self.continuous:
+            raise ValueError(
+                "q_network has values of discrete actions alone, and this task's are vectors: "
+                "set policy=actor_critic and algo=ppo or a2c"
+            )
+        super().__post_init__()
+
+    @property
+    def distribution(self) -> type[Distribution]:
+        return EpsilonGreedy
+
+    @nn.compact
+    @in_32_bits
+    def __call__(self, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
+        carry, x = self.memory(carry, self.encoder(obs), reset)
+        x = nn.LayerNorm(name="norm")(x)
+        if self.head_size is not None:
+            x = nn.LayerNorm(name="hidden_norm")(dense(self.head_size, name="hidden")(x))
+            x = ACTIVATIONS[self.head_activation](x)
+        values = dense(self.num_actions, scale=0.01, name="values")(x)
+        largest = jnp.max(values, axis=-1)
+        return carry, PolicyOutput(EpsilonGreedy(values, jnp.zeros_like(largest)), largest)
