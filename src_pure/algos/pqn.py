@@ -8,7 +8,7 @@ from flax import struct
 from src_pure.algos.base import Algorithm, Apply
 from src_pure.algos.optimizer import ANNEALED, apply_gradient, check_minibatches, over_minibatches, radam
 from src_pure.algos.returns import lambda_returns, masked_mean
-from src_pure.distributions import Distribution, EpsilonGreedy
+from src_pure.distributions import Distribution, EpsilonGreedy, Gaussian
 from src_pure.types import (
     Array,
     Carry,
@@ -54,6 +54,10 @@ class PQN(Algorithm):
 
     def check(self, num_envs: int, actions: type[Distribution]) -> None:
         """Raises ValueError for a number of environments, or a policy, that PQN cannot use."""
+        if actions is Gaussian:
+            raise ValueError(
+                "algo pqn learns the values of discrete actions, and this task's are vectors: set algo=ppo or a2c"
+            )
         if actions is not EpsilonGreedy:
             raise ValueError(
                 "algo pqn learns the values of discrete actions, and this policy has none: set policy=q_network"

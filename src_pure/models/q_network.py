@@ -1,5 +1,7 @@
 """The policy of algorithms that learn the values of actions: encoder -> memory -> one head."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -16,6 +18,8 @@ class QNetwork(Policy):
     Without a target network such values are stable if layers are normalised (Gallici et al., arXiv:2407.04811): here
     what the memory gives and, before its activation, the hidden layer.
     """
+
+    head_activation: Literal["tanh", "relu"] = "relu"
 
     def __post_init__(self):
         if self.continuous:

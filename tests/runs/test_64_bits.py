@@ -35,6 +35,7 @@ TASKS = [
     ["task=mysterypath", "task.env_name=MysteryPath-v0", "encoder=conv", "vector.resets=pool", "vector.reset_ratio=2"],
 ]
 ALGOS = [["algo=ppo", "algo.num_minibatches=2"], ["algo=a2c", "vector.truncation=bootstrap"]]
+PQN = ["algo=pqn", "policy=q_network", "algo.num_minibatches=2"]
 LENGTH = ["num_envs=4", "num_steps=16", "total_steps=192", "num_seeds=2", "policy.head_size=8",
           "evaluation.num_episodes=4", "evaluation.max_steps=16"]  # fmt: skip
 
@@ -47,6 +48,7 @@ def family(model, task, algo):
 FAMILIES = [
     [*family(model, TASKS[i % len(TASKS)], ALGOS[i // 4 % 2]), *LENGTH] for i, model in enumerate(known_names("model"))
 ]
+FAMILIES.append([*family("gru", TASKS[0], PQN), *LENGTH])
 FAST = ("model=gru", "model=mlp")  # to be traced
 CRAFTAX = [*family("gru", ["task=craftax", "task.env_name=Craftax-Classic-Symbolic-v1"], ALGOS[0]), *LENGTH]
 
