@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 import trainer_pure
+from scripts import export
 from tests.test_command_line import TINY
 
 OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
@@ -25,3 +26,12 @@ def to_continue(unbroken, tmp_path):
     (folder / "summary.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "10")
     return folder
+
+
+@pytest.fixture(scope="session")
+def policies(unbroken, tmp_path_factory):
+    """The policies of both runs."""
+    folder = tmp_path_factory.mktemp("policies")
+    for number in (0, 1):
+        assert export.main([str(unbroken), "--run", str(number), "--out", str(folder / str(number))]) == 0
+    return [folder / "0", folder / "1"]

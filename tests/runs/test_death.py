@@ -16,9 +16,9 @@ import pytest
 from src_pure.errors import CheckpointError
 from src_pure.runs.checkpoint import Checkpoints, latest
 from tests.conftest import REPOSITORY
+from tests.runs.disturbing import assert_same_run
 from tests.runs.frames import IDENTITY
 from tests.runs.test_checkpoint import assert_equal, make_state, newest, save
-from tests.runs.test_resume import assert_same_run
 from tests.test_command_line import TINY
 
 GRACE = 20  # seconds

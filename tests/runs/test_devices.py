@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
-from tests.runs.test_resume import assert_same_run
+from tests.runs.disturbing import assert_same_run
 
 CODE = """
 import sys

@@ -10,7 +10,7 @@ import trainer_pure
 from src_pure.errors import ConfigError
 from src_pure.runs import loop, resume
 from tests.runs.conftest import OPTIONS
-from tests.runs.test_resume import assert_same_run, disturbed
+from tests.runs.disturbing import assert_same_run, disturbed
 
 LINE = "was moved, deleted or replaced meanwhile; nothing more is written; what was saved before stays\n"
 
