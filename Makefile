@@ -24,6 +24,5 @@ train: setup  # AGaLiTe learns to remember a cue over a corridor of 30 cells
 test: setup
 	$(VENV)/bin/python -m pytest
 
-# types join with: $(VENV)/bin/ty check --python $(VENV)
 lint: setup
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/ty check --python $(VENV)

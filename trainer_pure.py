@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from src_pure.runs.rundir import RunDir
 
 
 @guarded
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the training that the command-line arguments describe."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     with ExitStack() as stack:
         stop_request = stack.enter_context(stop_on_signals(experiment.settings.grace_seconds))
-        path = experiment.settings.run_dir and Path(experiment.settings.run_dir)
+        path = Path(experiment.settings.run_dir) if experiment.settings.run_dir else None
         run_dir = stack.enter_context(open_run(path, experiment))
         with stopped_in(run_dir.path, OSError, MemoryError):
             if summary := finished_summary(run_dir, experiment):
@@ -113,7 +113,7 @@ def run(
 
 
 @contextmanager
-def stopped_in(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def stopped_in(path: Path, *kinds: type[Exception]) -> Generator[None]:
     """Errors of these kinds in the block become a CannotWriteError that names the run folder."""
     try:
         yield

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -29,7 +30,7 @@ from src_pure.runs.program import compile_program
 GRU = ["model=gru", "model.size=128", "task.corridor_len=160", "num_envs=8"]
 CASES = {"gru": GRU, "gru x 64 seeds": [*GRU, "num_seeds=64"]}
 INTERVAL = 60  # seconds of training between two checkpoints
-NO_MATTER = {
+NO_MATTER: dict[str, Any] = {
     "score": None,
     "seconds": 0.0,
     "wall_seconds": 0.0,

@@ -64,7 +64,7 @@ def prepare(env: VectorEnv, env_step: Callable) -> tuple[float, Callable[[], flo
     def step(loop, key):
         state, _ = loop
         key_action, key_step = jax.random.split(key)
-        action = jax.random.randint(key_action, (env.num_envs,), 0, env.action_space.n)
+        action = jax.random.randint(key_action, (env.num_envs,), 0, env.action_space.flat.shape[0])
         state, obs, reward = env_step(env, key_step, state, action)
         return (state, obs), reward.sum()
 

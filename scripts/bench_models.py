@@ -12,8 +12,9 @@ if __name__ == "__main__":
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import jax
@@ -59,9 +60,10 @@ def attend_by_projecting(
     y = context * reader.scale + reader.offset
     keys = einsum("bmd,dhk->bmhk", y, reader.key)
     values = einsum("bmd,dhk->bmhk", y, reader.value)
-    content, position = (query + bias for bias in reader.relative[:2])
+    relative: Any = reader.relative  # the baseline always has it
+    content, position = (query + bias for bias in relative[:2])
     scores = einsum("tbhk,bmhk->bhtm", content, keys)
-    padded = jnp.pad(reader.relative.distances, ((0, num_steps), (0, 0), (0, 0)))
+    padded = jnp.pad(relative.distances, ((0, num_steps), (0, 0), (0, 0)))
     by_distance = einsum("tbhk,ehk->bhte", position, padded)  # read in shorter rows: Transformer-XL's shift
     flat = by_distance.reshape(*scores.shape[:2], -1)[..., : num_steps * (memory_len + num_steps)]
     scores += flat.reshape(scores.shape)
@@ -72,7 +74,7 @@ def attend_by_projecting(
 
 
 @contextmanager
-def attention_of(name: str) -> Iterator[None]:
+def attention_of(name: str) -> Generator[None]:
     """What is traced in it has the baseline's attention where `name` is the baseline."""
     attend = attend_by_projecting if name == BASELINE else transformer.attend
     with mock.patch.object(transformer, "attend", attend):

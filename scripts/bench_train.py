@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -49,6 +50,7 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
     start = time.perf_counter()
     program = segment.lower(state, algo, num_updates=1).compile()
     compile_seconds = time.perf_counter() - start
+    memory: Any = program.memory_analysis()  # jax types it loosely
 
     def call() -> float:
         nonlocal state
@@ -56,7 +58,7 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
         state, _ = jax.block_until_ready(program(state, algo, num_updates=1))
         return (time.perf_counter() - start) / (settings.steps_per_update * len(experiment.lanes))
 
-    return compile_seconds, program.memory_analysis().temp_size_in_bytes / 1e6, call
+    return compile_seconds, memory.temp_size_in_bytes / 1e6, call
 
 
 def medians(calls: dict[str, Callable[[], float]], times: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from src_pure.config.targets import TRUST_HELP
 from src_pure.envs.memory_chain import SWEEPS
@@ -30,10 +31,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
         raise ConfigError("the same run folder is given twice")
     sweep = read_sweep(options.runs, options.trust)
     print(f"{'task':20}{'memory_length':>14}{'num_bits':>10}{'runs':>6}{'episodes':>10}{'regret ratio':>14}")
-    for row in sweep.itertuples():
+    settings: Any = sweep.itertuples()  # pandas does not type their fields
+    for row in settings:
         print(f"{row.task:20}{row.memory_length:14}{row.num_bits:10}{row.runs:6}{row.episodes:10,}{row.regret:14.3f}")
     for task, rows in sweep.groupby("task"):
-        score, size = bsuite_score(rows["regret"]), f"{len(rows)} settings; bsuite's sweep has {len(SWEEPS[task])}"
+        score, size = bsuite_score(rows["regret"]), f"{len(rows)} settings; bsuite's sweep has {len(SWEEPS[str(task)])}"
         print(f"bsuite's score of {task}: {score:.3f} ({size})")
     return 0
 

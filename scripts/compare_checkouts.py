@@ -11,10 +11,11 @@ if __name__ == "__main__":
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -119,7 +120,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def folder_of_runs(kept: Path | None) -> Iterator[Path]:
+def folder_of_runs(kept: Path | None) -> Generator[Path]:
     """A new folder; one without a name is removed afterwards."""
     if kept is not None:
         kept.mkdir(parents=True)
@@ -196,8 +197,8 @@ def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
     NaN equals NaN. Text counts one for each value that differs.
     """
     found = {}
-    for name in sorted(before | after):
-        arrays = [side.get(name) for side in (before, after)]
+    for name in sorted(set(before) | set(after)):
+        arrays: list[Any] = [side.get(name) for side in (before, after)]
         if any(x is None for x in arrays) or len({(x.shape, x.dtype) for x in arrays}) > 1:
             found[name] = max(8 * x.nbytes or 1 for x in arrays if x is not None)
         elif arrays[0].dtype == object:

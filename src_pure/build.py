@@ -17,7 +17,7 @@ from src_pure.device import check_device
 from src_pure.envs import optional
 from src_pure.envs.base import Environment
 from src_pure.envs.history import WithHistory
-from src_pure.envs.spaces import Box, Discrete
+from src_pure.envs.spaces import Box, Discrete, Space
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, naming, shown
 from src_pure.experiment import LANES, Experiment, points_of, side_by_side
@@ -120,7 +120,7 @@ def _longest_episode(task: Environment) -> int:
     return ENDLESS if steps is None else min(steps, 2**31 - 1)  # they are counted in 32 bits
 
 
-def _check_encoder(encoder: nn.Module, space: Box) -> None:
+def _check_encoder(encoder: nn.Module, space: Space) -> None:
     """Raises ConfigError for an encoder that does not fit the observations; nothing is computed."""
     obs = jax.ShapeDtypeStruct((1, 1, *space.shape), space.dtype)
     with naming("encoder"):

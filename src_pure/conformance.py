@@ -17,7 +17,7 @@ from src_pure.algos.base import Algorithm
 from src_pure.algos.ppo import PPO
 from src_pure.bits import in_32_bits
 from src_pure.errors import WRONG_INPUT
-from src_pure.models.base import MemoryModel, WithWindow, precision_of
+from src_pure.models.base import WithWindow, precision_of
 from src_pure.models.encoders import Flatten
 from src_pure.models.policy import ActorCritic
 from src_pure.train import make_train
@@ -54,7 +54,7 @@ class Check(NamedTuple):
 class Subject(NamedTuple):
     """A model with random parameters and a history [T, B, ...] to run it on."""
 
-    model: MemoryModel
+    model: nn.Module
     params: Params
     fresh: Carry
     inputs: Array  # [T, B, D_IN]
@@ -72,12 +72,12 @@ def random_params(module: nn.Module, *args: Any, seed: int = 0) -> Params:
     return jax.tree.unflatten(structure, values)
 
 
-def history_len(model: MemoryModel) -> int:
+def history_len(model: nn.Module) -> int:
     """Steps enough to show what a model remembers and forgets: several times its `memory_len`, if it has one."""
     return max(NUM_STEPS, WINDOWS * model.memory_len if isinstance(model, WithWindow) else 0)
 
 
-def subject(model: MemoryModel, num_steps: int | None = None) -> Subject:
+def subject(model: nn.Module, num_steps: int | None = None) -> Subject:
     """The model with a history of num_steps (history_len if None), rounded up to whole chunks.
 
     Raises ModelError if the model cannot be called on it.
@@ -206,10 +206,11 @@ class NoiseEnv(NamedTuple):
         )
 
 
-def ratio_error(model: MemoryModel, num_steps: int | None = None, algo: Algorithm | None = None) -> float:
+def ratio_error(model: nn.Module, num_steps: int | None = None, algo: Algorithm | None = None) -> float:
     """(f) The largest |log ratio| of NUM_UPDATES updates with learning rate 0: acting and learning are one function."""
     num_steps = num_steps or history_len(model)
-    env, policy = NoiseEnv(), ActorCritic(Flatten(), model, NUM_ACTIONS)
+    env: Any = NoiseEnv()  # without spaces, which training does not read
+    policy = ActorCritic(Flatten(), model, NUM_ACTIONS)
     algo = algo or PPO(learning_rate=0.0, num_steps=num_steps, update_epochs=1, num_minibatches=1)
     _, update = make_train(env, policy)
     key_env, key_run = jax.random.split(jax.random.key(0))
@@ -230,7 +231,7 @@ RATIO = "PPO's ratio stays 1 without learning"
 
 
 @in_32_bits
-def check_model(model: MemoryModel, num_steps: int | None = None) -> list[Check]:
+def check_model(model: nn.Module, num_steps: int | None = None) -> list[Check]:
     """One check per promise. A carry that changes its form cannot be run, so the other checks fail with it."""
     s = subject(model, num_steps)
     form = Check(FORM, form_error(s), 0.0)

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def check_fits(needed: int, num_runs: int, what: str, sizes: str = "num_envs, nu
 
 
 @contextmanager
-def computing() -> Iterator[None]:
+def computing() -> Generator[None]:
     """What jax raises in the block, while it compiles or runs, becomes an error that says what to change."""
     import jax  # as above
 

@@ -9,11 +9,12 @@ import io
 import os
 import reprlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn, Protocol, TypeVar
 
+Kind = TypeVar("Kind", int, float)
 WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
 LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
 SHORT = reprlib.Repr()  # its arguments are new in Python 3.12
@@ -97,17 +98,23 @@ class Interrupted(Preempted):
     exit_code = INTERRUPTED
 
 
+class Main(Protocol):
+    """A program: its exit code for a command line, None: that of the process."""
+
+    def __call__(self, command_line: Sequence[str] | None = None) -> int: ...
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are ConfigErrors."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see --help")
 
 
-def between(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+def between(kind: type[Kind], low: float, high: float) -> Callable[[str], Kind]:
     """The type of an argument that is a number from low to high, both included."""
 
-    def convert(text: str) -> float:
+    def convert(text: str) -> Kind:
         try:
             value = kind(text)
         except ValueError:
@@ -120,7 +127,7 @@ def between(kind: type[int] | type[float], low: float, high: float) -> Callable[
     return convert
 
 
-def guarded(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+def guarded(main: Callable[[Sequence[str] | None], int]) -> Main:
     """main(command_line) whose errors are one line and an exit code; what has no exit code is a bug, and stays one.
 
     A reader of standard output that stops reading, such as `head`, ends it quietly.
@@ -196,7 +203,7 @@ def shown(value: Any) -> str:
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
+def naming(what: str) -> Generator[None]:
     """Whatever the block raises becomes a ConfigError that says where; for code that a configuration names."""
     try:
         yield
@@ -208,7 +215,7 @@ def naming(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _flushed(code: int) -> int:
+def _flushed(code: Any) -> int:
     """The exit code, once all that was printed is on its way."""
     try:
         print(end="", flush=True)

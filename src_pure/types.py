@@ -12,6 +12,7 @@ Key = jax.Array  # a typed key, from jax.random.key
 Params = Any  # pytree of network parameters
 Carry = Any  # pytree of a memory's state, leaves [B, ...]
 Metrics = dict[str, Array]
+Number = Array | float  # what a configuration gives as a plain number and a lane as a traced one
 
 # ranges, checked where a configuration becomes objects (build.py); inside traced code they are plain numbers
 PositiveInt = Annotated[int, Gt(0), Lt(2**31)]

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from src_pure.types import Array, Carry, Key, Learner, Metrics, Trajectory
+from src_pure.types import Array, Carry, Key, Learner, Metrics, Number, Trajectory
 
 ANNEALED = "the learning rate now falls to 0"
 
 
 def adam(
-    learning_rate: Array, eps: Array, max_grad_norm: Array, anneal: bool, num_updates: Array, steps_per_update: int
+    learning_rate: Number, eps: Number, max_grad_norm: Number, anneal: bool, num_updates: Number, steps_per_update: int
 ) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, arXiv:1412.6980) after a clip; see `clipped`."""
     return clipped(optax.scale_by_adam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
 
 
 def radam(
-    learning_rate: Array, eps: Array, max_grad_norm: Array, anneal: bool, num_updates: Array, steps_per_update: int
+    learning_rate: Number, eps: Number, max_grad_norm: Number, anneal: bool, num_updates: Number, steps_per_update: int
 ) -> optax.GradientTransformation:
     """Adam whose first steps are rectified (Liu et al., arXiv:1908.03265) after a clip; see `clipped`."""
     return clipped(optax.scale_by_radam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
@@ -28,10 +28,10 @@ def radam(
 
 def clipped(
     scale: optax.GradientTransformation,
-    learning_rate: Array,
-    max_grad_norm: Array,
+    learning_rate: Number,
+    max_grad_norm: Number,
     anneal: bool,
-    num_updates: Array,
+    num_updates: Number,
     steps_per_update: int,
 ) -> optax.GradientTransformation:
     """A clip by global norm (inf: no clip), `scale` and the rate; annealed, it falls to 0 at num_updates and stays."""

@@ -1,5 +1,7 @@
 """Parallelised Q-learning with memory (PQN, Gallici et al., arXiv:2407.04811): no replay, no target network."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -76,7 +78,8 @@ class PQN(Algorithm):
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * progress
 
     def explore(self, actions: Distribution, update: Array) -> Distribution:
-        return actions._replace(epsilon=jnp.full_like(actions.epsilon, self.epsilon(update)))
+        values = cast(EpsilonGreedy, actions)  # as `check` demands
+        return values._replace(epsilon=jnp.full_like(values.epsilon, self.epsilon(update)))
 
     def update(
         self, key: Key, learner: Learner, apply: Apply, carry: Carry, trajectory: Trajectory, last_value: Array
@@ -100,7 +103,8 @@ class PQN(Algorithm):
         """(loss, metrics) of one minibatch: batch, target [T, B], carry the memory before its first step."""
         _, output = apply(params, carry, batch.obs, batch.reset)
         mask = ~batch.ignored
-        value = jnp.take_along_axis(output.actions.values, batch.action[..., None], axis=-1)[..., 0]
+        values = cast(EpsilonGreedy, output.actions).values
+        value = jnp.take_along_axis(values, batch.action[..., None], axis=-1)[..., 0]
         loss = 0.5 * masked_mean(jnp.square(value - target), mask)
         return loss, {
             "loss": loss,

@@ -4,11 +4,11 @@ import chex
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.types import Array
+from src_pure.types import Array, Number
 
 
 def gae(
-    reward: Array, terminated: Array, truncated: Array, value: Array, last_value: Array, gamma: Array, lam: Array
+    reward: Array, terminated: Array, truncated: Array, value: Array, last_value: Array, gamma: Number, lam: Number
 ) -> Array:
     """Advantages A_t = delta_t + gamma lam (1 - end_t) A_{t+1}  (Schulman et al., arXiv:1506.02438).
 
@@ -29,7 +29,7 @@ def gae(
 
 
 def lambda_returns(
-    reward: Array, terminated: Array, truncated: Array, value: Array, last_value: Array, gamma: Array, lam: Array
+    reward: Array, terminated: Array, truncated: Array, value: Array, last_value: Array, gamma: Number, lam: Number
 ) -> Array:
     """Targets G_t = r_t + gamma (1 - terminated_t) ((1 - lam_t) v_{t+1} + lam_t G_{t+1})  (Sutton & Barto 2018, 12.2).
 

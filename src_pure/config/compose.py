@@ -40,6 +40,7 @@ def chosen(groups: Sequence[str]) -> dict[str, Any]:
     """The project's own configuration with these choices of groups."""
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)
+            config: Any = OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)
+            return config
     except Exception as error:  # Hydra and OmegaConf raise many kinds; all they read here is YAML files in CONFIG_DIR
         raise ConfigError(f"{CONFIG_DIR}: {one_line(error).partition(' Config search path')[0]}") from error

@@ -1,7 +1,7 @@
 """All of the configuration but the components; every key is explained in configs/config.yaml."""
 
 import os
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 import pydantic
 from annotated_types import Gt, Lt, MinLen
@@ -27,7 +27,8 @@ class Section(pydantic.BaseModel):
     @classmethod
     def refuse_other_kinds(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         """pydantic would read true as the number 1, and "8" as the number 8, which nothing else then does."""
-        annotation = cls.model_fields[info.field_name].annotation
+        name: Any = info.field_name  # of a field, never None
+        annotation = cls.model_fields[name].annotation
         if annotation is not bool and isinstance(value, bool) and not is_section(annotation):
             raise ValueError("Input should be a number")
         if isinstance(value, str) and not is_section(annotation) and not holds_text(annotation):
@@ -98,7 +99,7 @@ class Settings(Section):
         return self.total_steps // self.steps_per_update
 
 
-def is_section(annotation: Any) -> bool:
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
@@ -128,6 +129,6 @@ def keys_of(section: type[Section], prefix: str = "") -> list[str]:
     """All dotted keys of a section."""
     keys = []
     for name, field in section.model_fields.items():
-        nested = is_section(field.annotation)
-        keys += keys_of(field.annotation, f"{prefix}{name}.") if nested else [prefix + name]
+        annotation = field.annotation
+        keys += keys_of(annotation, f"{prefix}{name}.") if is_section(annotation) else [prefix + name]
     return keys

@@ -18,7 +18,8 @@ class Environment(Protocol):
     What it may have besides, such as a picture to watch, is in optional.py.
     """
 
-    default_params: EnvParams
+    @property
+    def default_params(self) -> EnvParams: ...
 
     def reset_env(self, key: Key, params: EnvParams) -> tuple[Array, EnvState]:
         """(obs, state) of a new episode: draws a layout, then calls `reset_to`."""

@@ -1,7 +1,7 @@
 """Craftax and Craftax-Classic (Matthews et al., arXiv:2402.16801), the package's own games with one interface."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,7 +129,7 @@ class Craftax:
 
     def longest_episode(self, params: CraftaxParams) -> int:
         """Steps after which every episode has ended."""
-        return params.time_limit
+        return int(params.time_limit)
 
     def action_space(self, params: CraftaxParams) -> Discrete:
         return Discrete(self._environment.num_actions)
@@ -140,7 +140,7 @@ class Craftax:
 
 
 @contextmanager
-def only_textures_seen(renderer: ModuleType, constants: ModuleType) -> Iterator[None]:
+def only_textures_seen(renderer: Any, constants: Any) -> Generator[None]:
     """Inside, textures are made in the size that agents see, seconds of work that need no file.
 
     The package would make those for human players too, which takes minutes, and write them into its own folder.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import spaces
+from jax import core
 
 from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
@@ -107,7 +108,7 @@ class Gymnax:
 
     @cached_property
     def default_params(self) -> GymnaxParams:
-        params = self._environment.default_params
+        params: Any = self._environment.default_params  # flax does not type `replace`
         defaults = {x.name: getattr(params, x.name) for x in fields(params) if x.name != TIME_LIMIT}
         changed = with_types_of(defaults, self.params or {}, f"params of {self.env_name} besides time_limit")
         return params.replace(**changed, **({} if self.time_limit is None else {TIME_LIMIT: self.time_limit}))
@@ -192,7 +193,7 @@ def as_space(space: spaces.Box | spaces.Discrete) -> Space:
 
 
 def is_traced(x: Any) -> bool:
-    return isinstance(x, jax.core.Tracer)
+    return isinstance(x, core.Tracer)
 
 
 def is_simple(space: spaces.Space) -> bool:

@@ -49,10 +49,10 @@ class WithHistory:
         self, key: Key, state: HistoryState, action: Array, params: EnvParams
     ) -> tuple[Array, HistoryState, Array, Array, Array, Metrics]:
         """(obs, state, reward, terminated, truncated, info)."""
-        obs, env_state, reward, *rest = self.env.step_env(key, state.env, action, params)
+        obs, env_state, reward, terminated, truncated, info = self.env.step_env(key, state.env, action, params)
         action = self._actions.flatten(action)
         state = HistoryState(env_state, action, jnp.asarray(reward, jnp.float32))
-        return self._append(obs, state), state, reward, *rest
+        return self._append(obs, state), state, reward, terminated, truncated, info
 
     def _first(self, obs: Array, env_state: EnvState) -> tuple[Array, HistoryState]:
         state = HistoryState(env_state, jnp.zeros(self._actions.flat.shape), jnp.float32(0.0))

@@ -107,7 +107,7 @@ class MemoryChain:
 
     def longest_episode(self, params: MemoryChainParams) -> int:
         """Steps after which every episode has ended."""
-        return params.memory_length + 1
+        return int(params.memory_length) + 1
 
     def action_space(self, params: MemoryChainParams) -> Discrete:
         return Discrete(2)
@@ -197,7 +197,7 @@ class DistributedMemory:
 
     def longest_episode(self, params: DistributedMemoryParams) -> int:
         """Steps after which every episode has ended."""
-        return params.memory_length
+        return int(params.memory_length)
 
     def action_space(self, params: DistributedMemoryParams) -> Discrete:
         return Discrete(2)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class ContinuousState(NamedTuple):
     goal: Array
 
 
-State = GridState | ContinuousState
+State = Any  # GridState or ContinuousState, by the variant
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class MysteryPath:
 
     def longest_episode(self, params: MysteryPathParams) -> int:
         """Steps after which every episode has ended."""
-        return params.time_limit
+        return int(params.time_limit)
 
     def action_space(self, params: MysteryPathParams) -> Discrete:
         return Discrete(4 if self.variant == "grid" else 9)

@@ -6,7 +6,7 @@ from src_pure.envs.mystery_path import DEFAULT_SPEED, SIDES, MysteryPath
 from src_pure.envs.names import check_name
 from src_pure.types import FiniteFloat, NonNegativeFloat, PositiveInt
 
-NAMES = {  # name -> (variant, easy)
+NAMES: dict[str, tuple[Literal["grid", "continuous"], bool]] = {  # name -> (variant, easy)
     "MysteryPath-Grid-Easy-v0": ("grid", True),
     "MysteryPath-Easy-v0": ("continuous", True),
     "MysteryPath-Grid-v0": ("grid", False),

@@ -43,7 +43,8 @@ class OnDemand:
 
     make: Make
     at_once: int
-    shares, has_pool = False, False
+    shares: ClassVar[bool] = False
+    has_pool: ClassVar[bool] = False
 
     def prepare(self, key: Key, pool: Pool | None) -> None:
         return None
@@ -58,7 +59,8 @@ class Optimistic:
 
     make: Make
     at_once: int
-    shares, has_pool = True, False
+    shares: ClassVar[bool] = True
+    has_pool: ClassVar[bool] = False
 
     def prepare(self, key: Key, pool: Pool | None) -> Episodes:
         return self.make(key, self.at_once)
@@ -73,9 +75,10 @@ class FromPool:
 
     make: Make
     at_once: int
-    shares, has_pool = True, True
+    shares: ClassVar[bool] = True
+    has_pool: ClassVar[bool] = True
 
-    def prepare(self, key: Key, pool: Pool) -> Episodes:
+    def prepare(self, key: Key, pool: Any) -> Episodes:
         return pool.episodes
 
     def draw(self, key: Key, prepared: Episodes, turn: Array, taken: Array) -> tuple[Episodes, Array]:
@@ -84,4 +87,8 @@ class FromPool:
         return jax.tree.map(lambda x: x[number % size], prepared), number >= size
 
 
-STRATEGIES: dict[Resets, type[Strategy]] = {"on_demand": OnDemand, "optimistic": Optimistic, "pool": FromPool}
+STRATEGIES: dict[Resets, Callable[[Make, int], Strategy]] = {
+    "on_demand": OnDemand,
+    "optimistic": Optimistic,
+    "pool": FromPool,
+}

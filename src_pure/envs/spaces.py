@@ -1,14 +1,14 @@
 """Spaces: shapes, dtypes and bounds of observations and actions. Static, so that networks can be built from them."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from src_pure.ops.pixels import as_float
-from src_pure.types import Array, Key
+from src_pure.types import Array, Key, Number
 
 
 class Discrete(NamedTuple):
@@ -45,15 +45,16 @@ class Discrete(NamedTuple):
 class Box(NamedTuple):
     """Arrays of one shape and dtype, each entry between low and high."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     shape: tuple[int, ...]
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
 
     @property
     def flat(self) -> "Box":
         """The space of what `flatten` returns: [D]."""
-        low, high = as_float(np.array([self.low, self.high], self.dtype))
+        bounds: Any = np.array([self.low, self.high], self.dtype)
+        low, high = as_float(bounds)
         return Box(float(low), float(high), (math.prod(self.shape),))
 
     def flatten(self, x: Array) -> Array:

@@ -133,7 +133,7 @@ class TMaze:
 
     def longest_episode(self, params: TMazeParams) -> int:
         """Steps after which every episode has ended."""
-        return params.time_limit
+        return int(params.time_limit)
 
     def action_space(self, params: TMazeParams) -> Discrete:
         return Discrete(4)

@@ -1,6 +1,6 @@
 """A batch of environments that resets itself: what training sees."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,10 @@ class VectorEnv:
     # are clipped to the bounds of the present params.
     observation_space: Space = struct.field(pytree_node=False, default=None)
     action_space: Space = struct.field(pytree_node=False, default=None)
+
+    if TYPE_CHECKING:  # flax makes it, and does not type it
+
+        def replace(self, **changes: Any) -> "VectorEnv": ...
 
     def __post_init__(self):
         if self.action_space is None:
@@ -153,8 +157,8 @@ class VectorEnv:
         obs, env_state = jax.vmap(self.env.reset_env, in_axes=(0, None))(keys, self.params)
         return None if self._can_observe else obs, env_state
 
-    def _observe(self, obs: Array | None, env_state: EnvState) -> tuple[Array, EnvState]:
-        if self._can_observe:
+    def _observe(self, obs: Any, env_state: EnvState) -> tuple[Array, EnvState]:
+        if isinstance(self.env, Observes):
             obs = jax.vmap(self.env.observe, in_axes=(0, None))(env_state, self.params)
         return obs, env_state
 

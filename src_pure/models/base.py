@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import flax.linen as nn
+
 from src_pure.types import Array, Carry
 
 
@@ -35,6 +37,6 @@ class WithWindow(Protocol):
     memory_len: int
 
 
-def precision_of(model: MemoryModel) -> Literal["float32", "bfloat16"]:
+def precision_of(model: nn.Module) -> Literal["float32", "bfloat16"]:
     """bfloat16 for a model whose `precision` is bfloat16, else float32."""
     return "bfloat16" if isinstance(model, WithPrecision) and model.precision == "bfloat16" else "float32"

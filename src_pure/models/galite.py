@@ -21,7 +21,7 @@ dpfp sigmoid(p3_j) sigmoid(gamma_i) on both features of shift j that start at x_
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,7 @@ from src_pure.ops.released_decay import released_decay, released_readout
 from src_pure.types import Array, Depth, PositiveInt, Width
 
 EPS = 1e-10
+Projection = Any  # an Array, or None where an ablation does not use it
 
 DecayName = Literal["product", "released"]
 Gating = Literal["elementwise", "scalar", "none"]
@@ -52,7 +53,7 @@ def dpfp(x: Array, nu: int) -> Array:
     return jnp.concatenate([y * jnp.roll(y, -shift, axis=-1) for shift in range(1, nu + 1)], axis=-1)
 
 
-FEATURES: dict[str, Callable[[Array, Array | None, int], Factored]] = {
+FEATURES: dict[str, Callable[[Array, Projection, int], Factored]] = {
     "outer_relu": lambda x, p, nu: Factored(jax.nn.relu(p), jax.nn.relu(x)),
     "outer_elu+1": lambda x, p, nu: Factored(elu_plus_one(p), elu_plus_one(x)),
     "relu": lambda x, p, nu: Factored(None, jax.nn.relu(x)),
@@ -73,7 +74,7 @@ def row_sizes(gating: Gating, feature_map: FeatureMap, eta: int) -> tuple[int, i
     return features, features, gates
 
 
-def feature_gate(gamma: Array, p3: Array | None, feature_map: FeatureMap) -> Factored:
+def feature_gate(gamma: Array, p3: Projection, feature_map: FeatureMap) -> Factored:
     """g, factored like the features."""
     gate = jax.nn.sigmoid(gamma)
     if feature_map in ("relu", "elu+1"):
@@ -95,11 +96,11 @@ def galite_attention(
     query: Array,
     key: Array,
     value: Array,
-    beta: Array | None,
-    gamma: Array | None,
-    p1: Array | None,
-    p2: Array | None,
-    p3: Array | None,
+    beta: Projection,
+    gamma: Projection,
+    p1: Projection,
+    p2: Projection,
+    p3: Projection,
     reset: Array,
     *,
     decay: DecayName,
@@ -115,18 +116,18 @@ def galite_attention(
     Only dpfp reads `nu`, only elementwise gates read `decay`: with one gate per head both decays are 1 - a.
     """
     features = FEATURES[feature_map]
-    key, query = features(key, p1, nu), features(query, p2, nu)
-    row_gate, column_gate = jnp.zeros_like(value), Factored(None, jnp.zeros((*value.shape[:-1], key.size)))
+    written, read = features(key, p1, nu), features(query, p2, nu)
+    row_gate, column_gate = jnp.zeros_like(value), Factored(None, jnp.zeros((*value.shape[:-1], written.size)))
     if gating == "elementwise":
         row_gate, column_gate = jax.nn.sigmoid(beta), feature_gate(gamma, p3, feature_map)
-        value, key = row_gate * value, jax.tree.map(jnp.multiply, column_gate, key)
+        value, written = row_gate * value, jax.tree.map(jnp.multiply, column_gate, written)
     elif gating == "scalar":
         gate = jax.nn.sigmoid(beta)
         column_gate = Factored(None, jnp.broadcast_to(gate, column_gate.column.shape))
-        key = key._replace(column=gate * key.column)
+        written = written._replace(column=gate * written.column)
     if carry is None:
-        carry = initial_state(*value.shape[1:], key.size)
-    inputs = FactoredInputs(1.0 - reset.astype(value.dtype), row_gate, column_gate, value, key, query)
+        carry = initial_state(*value.shape[1:], written.size)
+    inputs = FactoredInputs(1.0 - reset.astype(value.dtype), row_gate, column_gate, value, written, read)
     readout = _READOUT[decay if gating == "elementwise" else "product", implementation]
     carry, (numerator, denominator) = readout(carry, inputs)
     return carry, numerator / (denominator[..., None] + EPS)
@@ -178,7 +179,7 @@ class GaLiTeAttention(nn.Module):
         )
         return carry, dense(self.d_model, precision=self.precision, name="out")(out.reshape(*out.shape[:2], -1))
 
-    def rows(self, inputs: Array) -> list[Array]:
+    def rows(self, inputs: Array) -> list[Projection]:
         """p1, p2, p3 [T, B, H, eta]: empty, or None if all are, where not used."""
         first, second, third = row_sizes(self.gating, self.feature_map, self.eta)
         if first + third == 0:

@@ -1,6 +1,6 @@
 """Policies: encoder -> memory -> heads. What they share, and the actor-critic."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from src_pure.bits import in_32_bits
 from src_pure.distributions import Categorical, Distribution, Gaussian
 from src_pure.models.layers import dense
-from src_pure.types import Array, Carry, PolicyOutput, PositiveInt
+from src_pure.types import Array, Carry, Params, PolicyOutput, PositiveInt
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
@@ -27,6 +27,10 @@ class Policy(nn.Module):
     head_size: PositiveInt | None = 128
     head_activation: Literal["tanh", "relu"] = "tanh"
     continuous: bool = False
+
+    if TYPE_CHECKING:  # flax types it as a union that fits no use of it
+
+        def apply(self, variables: Params, *args: Any, **options: Any) -> Any: ...
 
     @property
     def distribution(self) -> type[Distribution]:

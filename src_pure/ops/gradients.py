@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax import tree_util
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 Path = tuple[tree_util.KeyEntry, ...]  # of an array among the arguments
+NO_GRADIENT: Any = None  # in place of an array: the gradient is left out, or filled in later
 
 
 @tree_util.register_static

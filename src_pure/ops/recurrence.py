@@ -8,7 +8,7 @@ Sizes: T time, B batch, H heads, E feature factor (eta), D head size.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from src_pure.ops.dense import SAVED
-from src_pure.ops.gradients import define_gradient
+from src_pure.ops.gradients import NO_GRADIENT, define_gradient
 from src_pure.ops.precision import einsum, matmul
 from src_pure.types import Array
 
@@ -188,8 +188,8 @@ def _outer_readout_reverse_step(d_state, x):
     d_gate = -_per_state(f.keep) * sum(d * s for d, s in zip(d_state, previous, strict=True))
     d_query, d_key, d_gate = lax.optimization_barrier((d_query, d_key, d_gate))
     factors = Factors(
-        None,
-        None,
+        NO_GRADIENT,
+        NO_GRADIENT,
         *_outer_cotangents(d_gate, f.gate_row, f.gate_column),
         *_outer_cotangents(d_key, f.key_row, f.key_column),
         *_outer_cotangents(d_query, f.query_row, f.query_column),
@@ -199,7 +199,7 @@ def _outer_readout_reverse_step(d_state, x):
 
 def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Array, Array]:
     d_row = einsum("bhed,bhd->bhe", d_product, column)
-    d_column = sum(d_product[:, :, e] * row[:, :, e, None] for e in range(row.shape[-1]))
+    d_column: Any = sum(d_product[:, :, e] * row[:, :, e, None] for e in range(row.shape[-1]))
     return d_row, d_column
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.ops.gradients import define_gradient
+from src_pure.ops.gradients import NO_GRADIENT, define_gradient
 from src_pure.ops.matrix_recurrence import (
     FactoredInputs,
     MatrixFactors,
@@ -108,7 +108,7 @@ def _pair_pullback(
         column_gate=-keep_2 * (keep_1 * (by_b_2 - g_1 * by_both_b) + first.key * by_gated_value_1),
         value=by_key_2,
         key=by_value_2,
-        query=None,
+        query=NO_GRADIENT,
     )
     d_first = MatrixFactors(
         keep=jnp.zeros_like(first.keep),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 os.environ["MPLBACKEND"] = "agg"  # a notebook's is refused on import; a Figure of its own uses none
 
@@ -22,7 +23,7 @@ from src_pure.runs.scores import learning_curve
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")  # the next one each time the colours are used up
 INK, FAINT = "#333333", "#E6E6E6"
-STYLE = {
+STYLE: Any = {  # matplotlib would have its keys as literals
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -86,7 +87,7 @@ def legend_label(label: str, frame: pd.DataFrame) -> str:
 
 def draw_panel(panel: Axes, frames: Sequence[pd.DataFrame], metric: str, bins: int) -> list[Line2D]:
     """The lines drawn: each frame's mean over runs, with its interval where there is more than one run."""
-    lines = []
+    lines: list[Any] = []
     for index, frame in enumerate(frames):
         curve = learning_curve(frame, metric, bins)
         color, dash = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -37,7 +37,7 @@ AnyDescription = TypeVar("AnyDescription", bound=Description)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Generator[BinaryIO]:
     """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
     partial = partial_path(path)
     try:
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def write_whole(path: Path, kind: str, description: dict[str, Any]) -> Iterator[Path]:
+def write_whole(path: Path, kind: str, description: dict[str, Any]) -> Generator[Path]:
     """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CannotWriteError.
 
     Its parents are not made: a folder that vanished is not made again.

@@ -178,9 +178,8 @@ class Checkpoints:
     def _prune(self) -> None:
         """Removes what is neither one of the last nor the best; renamed first, so that no half of one is left."""
         paths = _complete(self.opened.held)
-        scores = {path: _score(path, self.metric) for path in paths}
-        scored = [path for path in paths if scores[path] is not None]
-        best = max(scored, key=lambda path: scores[path], default=None)
+        scores = {path: score for path in paths if (score := _score(path, self.metric)) is not None}
+        best = max(scores, key=lambda path: scores[path], default=None)
         for path in paths[: -self.keep]:
             if path != best:
                 shutil.rmtree(path.rename(path.with_name(f".{path.name}.partial")))

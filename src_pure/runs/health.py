@@ -29,7 +29,7 @@ def failures(lanes: Sequence[Lane], completed: np.ndarray, done: int) -> list[Fa
 
     completed: updates of each run, [R], empty before the first segment; done: updates of the whole program.
     """
-    return [Failure(lanes[i], int(completed[i]) + 1) for i in np.flatnonzero(completed < done)]
+    return [Failure(lanes[int(i)], int(completed[i]) + 1) for i in np.flatnonzero(completed < done)]
 
 
 def rows_of_living(rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, done: int) -> pd.DataFrame:

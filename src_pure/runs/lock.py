@@ -3,7 +3,7 @@
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Folder) -> Iterator[None]:
+def locked(folder: Folder) -> Generator[None]:
     """Holds the lock of an open folder; raises LockedError naming the host and process that hold it.
 
     The kernel gives the lock back when its owner ends, however it ends, so that of a dead owner is free; what the

@@ -131,7 +131,7 @@ def points(frame: pd.DataFrame) -> list[dict[str, float]]:
     """
     update = frame["update"].to_numpy()
     by_run = {run: rows.set_index("update") for run, rows in frame.groupby("run")}
-    columns = {"env_steps": floats(frame["env_steps"].groupby(update).max())}
+    columns: dict[str, Any] = {"env_steps": floats(frame["env_steps"].groupby(update).max())}
     for metric in (name for name in frame if name not in ("run", "seed", "update", "env_steps")):
         columns[metric] = weighted_means(frame, metric, [update])
         if 1 < len(by_run) <= MOST_SEPARATE_RUNS:
@@ -159,7 +159,7 @@ class WandbSink:
         import wandb  # here, because it takes a second and wraps the standard streams
 
         settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints where to look
-        run = {"id": run_id, "project": project, "group": group, "name": name, "config": config}
+        run: dict[str, Any] = {"id": run_id, "project": project, "group": group, "name": name, "config": config}
         try:
             self.run = wandb.init(dir=folder, mode=mode, resume="allow", settings=settings, **run)
         except wandb.Error as error:
@@ -185,7 +185,7 @@ class TensorBoardSink:
     def log(self, frame: pd.DataFrame, elapsed: float) -> None:
         for point in points(frame):
             for name, value in point.items():
-                self.writer.add_scalar(name, value, global_step=point["env_steps"])
+                self.writer.add_scalar(name, value, global_step=int(point["env_steps"]))
         self.writer.flush()
 
     def close(self) -> None:

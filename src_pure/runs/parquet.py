@@ -3,7 +3,7 @@
 A footer may declare any number of rows, so what it declares is compared with the size of the file before it is read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +58,7 @@ def open_content(content: bytes, path: Path) -> Content:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Generator[None]:
     """Errors of pyarrow in the block become a DamagedError that names the file."""
     try:
         yield
@@ -94,4 +94,5 @@ def _updates(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[int, int] | 
 
 def _identity(metadata: dict[bytes, bytes] | None) -> Identity | None:
     found = [(metadata or {}).get(name.encode()) for name in Identity._fields]
-    return None if None in found else Identity(*(value.decode(errors="replace") for value in found))
+    values = [value.decode(errors="replace") for value in found if value is not None]
+    return Identity(*values) if len(values) == len(found) else None

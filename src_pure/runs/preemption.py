@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from src_pure.errors import Interrupted, Preempted
@@ -34,7 +34,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(grace_seconds: float) -> Iterator[StopRequest]:
+def stop_on_signals(grace_seconds: float) -> Generator[StopRequest]:
     """A StopRequest that the first signal sets; a second one, or the end of the grace period, exits at once.
 
     Signals that are ignored already, as SIGHUP is under nohup, stay ignored. Ctrl-C before training is the usual

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,7 @@ def check_metric(metric: str | None, metrics: Metrics) -> None:
 def compile_fitting(program: jax.stages.Lowered, num_runs: int, what: str, sizes: str) -> jax.stages.Compiled:
     """The compiled program; raises ConfigError if it needs more memory than there is."""
     compiled = program.compile()
-    needed = compiled.memory_analysis()
+    needed: Any = compiled.memory_analysis()  # jax types it loosely
     total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
     check_fits(total - needed.alias_size_in_bytes, num_runs, what, sizes)
     return compiled

@@ -1,10 +1,10 @@
 """The same command again: what is continued, from where, and what is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from src_pure.build import Experiment
 from src_pure.config.files import parse_yaml, read_config_file
@@ -39,7 +39,7 @@ class Start(NamedTuple):
 
 
 @contextmanager
-def open_run(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
+def open_run(path: Path | None, experiment: Experiment) -> Generator[RunDir]:
     """The run folder to continue, or a new one, locked; None: a new one under runs/ with the time as its name.
 
     Raises ConfigError, CheckpointError or OSError for one that must be left alone, LockedError if another process
@@ -67,7 +67,7 @@ def open_run(path: Path | None, experiment: Experiment) -> Iterator[RunDir]:
         yield run_dir
 
 
-def came_to_its_end(summary: SummaryFile | None, experiment: Experiment) -> bool:
+def came_to_its_end(summary: SummaryFile | None, experiment: Experiment) -> TypeGuard[SummaryFile]:
     """Whether a summary says that every update was made."""
     settings = experiment.settings
     return summary is not None and summary.env_steps >= settings.num_updates * settings.steps_per_update

@@ -1,13 +1,13 @@
 """Rows of the tables of a run folder, from the metrics that the program returns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from src_pure.lanes import Lane
 from src_pure.runs.columns import column, floats, over_episodes, weighted_means, weights
-from src_pure.types import Metrics
+from src_pure.types import Array, Metrics
 
 
 def metric_rows(metrics: Metrics, lanes: Sequence[Lane], steps_per_update: int, done: int) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def evaluation_rows(
     return pd.concat(frames, ignore_index=True)
 
 
-def means_over_episodes(metrics: Metrics) -> dict[str, np.ndarray]:
+def means_over_episodes(metrics: Mapping[str, Array | np.ndarray]) -> dict[str, np.ndarray]:
     """`sum/<name>` divided by `episodes`, missing (NaN) where none ended; the other metrics as they are."""
     episodes = np.asarray(metrics["episodes"])
     means = {}

@@ -1,6 +1,5 @@
 """The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
 
-import itertools
 import json
 import math
 import os
@@ -198,7 +197,9 @@ def make_free(path: Path) -> bool:
 def make_fresh(parent: Path, name: str) -> Path:
     """A new folder of this name, or of this name and a number where others have made it first."""
     parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
+    number = 0
+    while True:
+        number += 1
         path = parent / (name if number == 1 else f"{name}_{number}")
         with suppress(FileExistsError):
             path.mkdir()

@@ -56,7 +56,8 @@ def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
     bin_of_row = np.maximum(-(-env_steps * bins // last) - 1, 0)
     means = weighted_means(frame, metric, [bin_of_row, frame["run"].to_numpy()]).dropna()
     points = []
-    for index, values in means.groupby(level=0):
+    groups: Any = means.groupby(level=0)  # pandas types the keys as hashable alone
+    for index, values in groups:
         low, high = score_interval(metric, values.to_numpy()) or (np.nan, np.nan)
         points.append(((index + 0.5) * last / bins, values.mean(), low, high))
     return Curve(*np.array(points, dtype=float).reshape(-1, 4).T)

@@ -78,7 +78,7 @@ class Table:
         if not follows or updates.nunique() != last - first + 1:
             raise ValueError(f"rows after update {self._last()} must continue {self.path}, got {first} to {last}")
         if self.columns is not None:
-            self._refuse_other_columns(rows.column_names)
+            self._refuse_other_columns(rows.column_names, self.columns)
             rows = rows.select(self.columns)
         content = parquet.encode(rows, self.identity)
         part = Part(first, last, hashlib.sha256(content).hexdigest())
@@ -207,8 +207,8 @@ class Table:
                 raise DamagedError(f"{self.path} has no rows of update {expected}; restore the part that has them")
             expected = part.last + 1
 
-    def _refuse_other_columns(self, names: list[str]) -> None:
-        if difference := sorted(set(names) ^ set(self.columns)):
+    def _refuse_other_columns(self, names: list[str], known: list[str]) -> None:
+        if difference := sorted(set(names) ^ set(known)):
             raise CheckpointError(
                 f"{self.path} was written by other code, which had or lacked {', '.join(difference)}; continue "
                 "with that code or choose a new run_dir"
