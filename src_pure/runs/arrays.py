@@ -1,4 +1,4 @@
-"""The arrays of a state by their names, as checkpoints and exported policies hold them."""
+"""The arrays of a state by name, as checkpoints and exported policies store them."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from src_pure.types import Array
 
 
 def named_arrays(state: Any) -> dict[str, Array]:
-    """Every leaf of a state by its name, typed keys as their numbers."""
+    """Every leaf of a state by its name; typed keys become their key data."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): _numbers(leaf) for path, leaf in leaves}
 
 
 def fill_like(like: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A pytree with the structure of `like` and saved arrays for its leaves, where those of `like` are.
+    """A pytree with the structure of `like` whose leaves are the saved arrays, with the shardings of `like`.
 
-    Leaves of `like` that hold nothing stay. Raises ValueError naming the first array that is not as in `like`.
+    Empty leaves of `like` stay. Raises ValueError naming the first array that does not match `like`.
     """
     wanted = named_arrays(like)
     compare(without_empty(wanted), arrays)
@@ -30,7 +30,7 @@ def fill_like(like: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raises ValueError naming the first array by name whose shape or dtype is another, or that only one has."""
+    """Raises ValueError naming the first array, by name, that is missing on one side or differs in shape or dtype."""
     for name in sorted(wanted | found):
         descriptions = [_describe(arrays[name]) if name in arrays else None for arrays in (wanted, found)]
         if descriptions[0] != descriptions[1]:
@@ -38,7 +38,7 @@ def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def without_empty(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Those that hold something; the others are not saved."""
+    """The arrays that hold at least one element: empty arrays are not saved."""
     return {name: x for name, x in arrays.items() if x.size}
 
 
@@ -51,7 +51,7 @@ def _numbers(leaf: Array) -> Array:
 
 
 def _place(leaf: Array, saved: np.ndarray, like: Array) -> Array:
-    """What was saved of a leaf, in memory of its own, which training may reuse; like: the leaf as numbers."""
+    """The saved leaf in memory of its own, because training reuses its buffers; like: the leaf as numbers."""
     numbers = jax.device_put(saved, like.sharding, may_alias=False)
     return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
 

@@ -1,11 +1,11 @@
-"""Files and folders that are whole or not at all: written under another name, checked before they are trusted.
+"""Files and folders that exist whole or not at all: written under a temporary name, verified before they are used.
 
-    <folder>/  <kind>.json   format, and whatever describes the rest
+    <folder>/  <kind>.json   the format number and a description of the other files
                sha256.json   the digest of every other file
                ...
 
-Until it is on disk, a file or folder is called .<name>.<random>.partial. So whatever has its own name is complete, and
-two processes that write the same name do not write into one file.
+A file or folder is called .<name>.<random>.partial until it is on disk. Anything under its final name is therefore
+complete, and two processes that write the same name never write into the same file.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ MAX_JSON = 2**26  # bytes
 
 
 class Description(pydantic.BaseModel):
-    """What a JSON file of ours holds; a subclass names the fields."""
+    """The content of a JSON file of this project; subclasses define the fields."""
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ AnyDescription = TypeVar("AnyDescription", bound=Description)
 
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
-    """A file to write, which takes the place of `path` if the block ends well; else `path` stays as it was."""
+    """A file to write. It replaces `path` if the block succeeds; otherwise `path` stays unchanged."""
     partial = partial_path(path)
     try:
         with partial.open("xb") as file:
@@ -57,9 +57,9 @@ def replacing(path: Path) -> Generator[BinaryIO]:
 
 @contextmanager
 def write_whole(path: Path, kind: str, description: dict[str, Any]) -> Generator[Path]:
-    """A folder to fill, which becomes `path` if the block ends well; else nothing is left of it, with CannotWriteError.
+    """A folder to fill. It becomes `path` if the block succeeds; otherwise it is deleted and CannotWriteError raised.
 
-    Its parents are not made: a folder that vanished is not made again.
+    Parents are not created, so a folder that was deleted in the meantime does not come back.
     """
     partial = partial_path(path)
     try:
@@ -78,9 +78,9 @@ def write_whole(path: Path, kind: str, description: dict[str, Any]) -> Generator
 
 
 def read_whole(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
-    """The description of a folder whose files are as they were written; raises DamagedError for any other.
+    """The description of a folder; raises DamagedError unless all of its files are as they were written.
 
-    Raises CheckpointError for a folder of another format than `version`, OSError if a file cannot be read.
+    Raises CheckpointError if the format is not `version`, OSError if a file cannot be read.
     """
     try:
         description = read_description(path, kind, version, fields)
@@ -93,7 +93,7 @@ def read_whole(path: Path, kind: str, version: int, fields: type[AnyDescription]
 
 
 def read_description(path: Path, kind: str, version: int, fields: type[AnyDescription]) -> AnyDescription:
-    """What <kind>.json of a folder says, whether or not its other files are whole; raises as `read_whole` does."""
+    """The content of a folder's <kind>.json, even if other files are damaged; raises the errors of `read_whole`."""
     found = read_json(path / f"{kind}.json")
     if isinstance(found, dict) and found.get("format", version) != version:
         other = one_line(repr(found["format"]), 60)
@@ -103,7 +103,7 @@ def read_description(path: Path, kind: str, version: int, fields: type[AnyDescri
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says; raises DamagedError if it is missing or says nothing, OSError if it cannot be read."""
+    """The content of a JSON file; raises DamagedError if it is missing or invalid, OSError if it cannot be read."""
     try:
         return json.loads(read_file(path, MAX_JSON))
     except FileNotFoundError as error:
@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
 
 
 def validated(value: Any, fields: type[AnyDescription], path: Path) -> AnyDescription:
-    """The value of a JSON file as a Description; raises DamagedError naming the first field that is wrong."""
+    """The value of a JSON file as a Description; raises DamagedError naming the first invalid field."""
     try:
         return fields.model_validate(value)
     except pydantic.ValidationError as error:
@@ -123,7 +123,7 @@ def validated(value: Any, fields: type[AnyDescription], path: Path) -> AnyDescri
 
 
 def digests(path: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder but the list of digests, by name; raises OddFileError for links and pipes."""
+    """SHA-256 of every file in a folder except sha256.json, by name; raises OddFileError for links and pipes."""
     found = {}
     for item in files_below(path):
         name = item.relative_to(path).as_posix()
@@ -134,7 +134,7 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def flush(path: Path) -> None:
-    """What was written to a file or folder survives a power cut."""
+    """Forces a file or folder to disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -143,15 +143,15 @@ def flush(path: Path) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """A new name next to `path`, for what will replace it."""
+    """A new temporary name next to `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def is_partial(name: str) -> bool:
-    """Whether this is the name of something that is being written, or was when its writer was killed."""
+    """Whether a name is temporary: of something still being written, or left by a process that was killed."""
     return name.startswith(".") and name.endswith(".partial")
 
 
 def partials_of(path: Path) -> list[Path]:
-    """What is being written as `path`, or was when its writer was killed."""
+    """Temporary files and folders for `path`: still being written, or left by a process that was killed."""
     return [*path.parent.glob(f".{path.name}.*.partial")]

@@ -1,13 +1,13 @@
-"""Checkpoints: the whole TrainState of all runs on disk, whole or not at all, checked before it is trusted.
+"""Checkpoints: the complete TrainState of all runs on disk, written whole or not at all, verified before it is used.
 
-    checkpoints/<update>/  state/           every array of the TrainState by its name, written by orbax
+    checkpoints/<update>/  state/           every array of the TrainState by name, written by orbax
                            checkpoint.json  format, identity of the run, update, metric and score, seconds, the resolved
                                             configuration, the settings of the process that wrote it, and
-                                            the digest of its update's metrics
+                                            the digest of that update's metrics
                            sha256.json      the digest of every other file
 
-A name without dots is a complete checkpoint. Orbax does not notice every damaged byte on reading, so the digests are
-compared first. Shapes are compared with those wanted before an array is read, because a few bytes can declare any size.
+A name without dots marks a complete checkpoint. Orbax does not notice every damaged byte, so the digests are compared
+before it reads. Shapes are compared before arrays are read, because a few bytes can declare an array of any size.
 """
 
 import os
@@ -32,13 +32,13 @@ from src_pure.runs.identity import Identity, OwnedFile
 from src_pure.types import TrainState
 
 FORMAT = 2  # of the folder described above
-MARGIN = 2**18  # bytes of what describes the arrays
+MARGIN = 2**18  # bytes for the metadata of the arrays
 KIND, STATE = "checkpoint", "state"
 NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
 
 
 class CheckpointFile(OwnedFile):
-    """What checkpoint.json says."""
+    """The content of checkpoint.json."""
 
     update: Annotated[int, Ge(0)]
     metric: str | None
@@ -56,28 +56,28 @@ class Checkpoint(NamedTuple):
 
     path: Path
     update: int
-    score: float | None  # the metric that chooses the best one
+    score: float | None  # value of the metric that selects the best checkpoint
     seconds: float  # of training, without compilation
-    wall_seconds: float  # of all there was, in every process
+    wall_seconds: float  # all time, in every process so far
     config: dict[str, Any]
     process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
     continued: list[dict[str, Any]]  # where the run went on under other settings: {update, differences}
-    metrics_sha256: str  # of the rows of this update in the table of metrics
+    metrics_sha256: str  # of this update's rows in the table of metrics
     identity: Identity
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that was saved, by its name; raises CheckpointError if orbax cannot read it."""
+        """Every saved array by name; raises CheckpointError if orbax cannot read them."""
         return self._restore(self.described())
 
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and dtype of every array by its name, as the checkpoint declares them."""
+        """The declared shape and dtype of every array by name."""
         try:
             metadata = _orbax().metadata(self.path.absolute() / STATE).item_metadata
             if metadata is None:
                 raise OSError("orbax cannot read the description of its arrays")
             found = metadata.tree
             return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in found.items()}
-        except Exception as error:  # orbax raises many kinds; the digests were right a moment ago
+        except Exception as error:  # orbax raises many types of errors; the digests were just verified
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
     def _restore(self, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
@@ -89,10 +89,10 @@ class Checkpoint(NamedTuple):
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
     def arrays_beside_training(self, like: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint that a training may remove; raises RemovedError if it does.
+        """The arrays of a checkpoint that a running training may delete; raises RemovedError if it does.
 
-        like: what is wanted, by name; raises CheckpointError before anything is read if the checkpoint declares another
-        shape or dtype. A copy is read, because orbax complains of what vanishes with a traceback in every thread.
+        like: the wanted arrays by name; raises CheckpointError before reading if the checkpoint declares another shape
+        or dtype. Reads a copy, because orbax prints a traceback in every thread when files vanish.
         """
         with TemporaryDirectory() as folder:
             copy = Path(folder) / self.path.name
@@ -101,7 +101,7 @@ class Checkpoint(NamedTuple):
             except OSError:
                 if self.path.exists():
                     raise
-            if not self.path.exists():  # it is renamed before anything of it is removed
+            if not self.path.exists():  # a training renames it before deleting its files
                 raise RemovedError(f"{self.path} was removed while it was read")
             copied = self._replace(path=copy)
             described = copied.described()
@@ -112,7 +112,7 @@ class Checkpoint(NamedTuple):
             return copied._restore(like)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The saved state; `like` says its structure and where its arrays belong, on any number of devices."""
+        """The saved state with the structure and shardings of `like`, on any number of devices."""
         try:
             compare(without_empty(named_arrays(like)), self.described())
             return fill_like(like, self.arrays())
@@ -121,9 +121,9 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run folder: the last `keep` of them and the best of those scored by `metric`.
+    """The checkpoints of a run folder: the last `keep`, and the one with the highest score by `metric`.
 
-    check: raises MovedError if the run folder is not the one that was opened.
+    check: raises MovedError if the path no longer leads to the run folder that was opened.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Checkpoints:
     ):
         self.folder = folder
         self.keep = keep
-        self.metric = metric  # a training may have been continued with another one: scores of two are not compared
+        self.metric = metric  # may change when a training continues; scores of different metrics are not compared
         self.identity = identity
         self.check = check
         self.opened = Folder(folder)
@@ -144,7 +144,7 @@ class Checkpoints:
         self.pending: Future[None] | None = None
 
     def save(self, state: TrainState, update: int, score: float | None, **description: Any) -> None:
-        """Copies the state and returns; it is written while training goes on. Raises what the previous write raised."""
+        """Copies the state and returns; a thread writes it during training. Raises the error of the previous write."""
         self.wait()
         arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
         description = {"format": FORMAT, **self.identity._asdict(), "update": update, "metric": self.metric,
@@ -152,7 +152,7 @@ class Checkpoints:
         self.pending = self.writer.submit(self._write, arrays, description)
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises CheckpointError if that failed."""
+        """Waits until nothing is being written; raises CheckpointError if the write failed."""
         if self.pending is not None:
             pending, self.pending = self.pending, None
             pending.result()
@@ -176,7 +176,7 @@ class Checkpoints:
         self.opened.check()
 
     def _prune(self) -> None:
-        """Removes what is neither one of the last nor the best; renamed first, so that no half of one is left."""
+        """Deletes all but the last `keep` and the best; renamed first, no half-deleted checkpoint looks complete."""
         paths = _complete(self.opened.held)
         scores = {path: score for path in paths if (score := _score(path, self.metric)) is not None}
         best = max(scores, key=lambda path: scores[path], default=None)
@@ -186,10 +186,10 @@ class Checkpoints:
 
 
 def latest(folder: Path, identity: Identity | None = None) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """(the newest whole checkpoint, newer ones that are damaged, each with a line); nothing is touched.
+    """(the newest whole checkpoint, a message for each newer but damaged one); changes nothing on disk.
 
-    identity: of the run that all of them must belong to; raises ForeignError for one of another run, RemovedError if a
-    training removed one meanwhile, OSError where one cannot be read: that does not make it damaged.
+    identity: the run that all of them must belong to. Raises ForeignError for a checkpoint of another run, RemovedError
+    if a running training deleted one, OSError if one cannot be read, which does not count as damaged.
     """
     paths = _complete(folder)
     if identity is not None:
@@ -206,7 +206,7 @@ def latest(folder: Path, identity: Identity | None = None) -> tuple[Checkpoint |
 
 
 def put_aside(folder: Path, damaged: Iterable[Path]) -> None:
-    """Renames damaged checkpoints to <update>.damaged and removes what killed writes left."""
+    """Renames damaged checkpoints to <update>.damaged and deletes what interrupted writes left."""
     for partial in folder.glob(".*.partial"):
         shutil.rmtree(partial)
     for path in damaged:
@@ -216,7 +216,7 @@ def put_aside(folder: Path, damaged: Iterable[Path]) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a folder; raises DamagedError for one that is not as it was written."""
+    """The checkpoint in a folder; raises DamagedError if it is not as it was written."""
     found = read_whole(path, KIND, FORMAT, CheckpointFile)
     if str(found.update) != path.name:
         raise ForeignError(f"{KIND} {path} is of update {found.update}; give it that name, or move it away")
@@ -224,7 +224,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
-    """Raises ForeignError for a checkpoint of another run; what cannot be understood is damaged, not foreign."""
+    """Raises ForeignError for a checkpoint of another run; skips unreadable ones, which are damaged, not foreign."""
     for path in paths:
         try:
             found = read_description(path, KIND, FORMAT, CheckpointFile)
@@ -238,7 +238,7 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, the newest last; raises OddFileError for one that is not a folder, or has no such name."""
+    """Complete checkpoints, newest last; raises OddFileError for a number that is not a folder or not a valid name."""
     found = os.listdir(folder)
     names = sorted((name for name in found if NUMBER.fullmatch(name)), key=int)
     for name in found:
@@ -249,9 +249,9 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:
-    """Raises OSError for a full disk or an exceeded quota, which orbax would meet with a traceback in every thread."""
+    """Raises OSError for a full disk or exceeded quota, before orbax prints a traceback about it in every thread."""
     if not hasattr(os, "posix_fallocate"):
-        return  # macOS, where the line comes after those tracebacks
+        return  # macOS: the error message follows the tracebacks of orbax
     space = folder / "space"
     with space.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, num_bytes + MARGIN)
@@ -259,7 +259,7 @@ def _check_space(folder: Path, num_bytes: int) -> None:
 
 
 def _score(path: Path, metric: str | None) -> float | None:
-    """The score of a checkpoint by a metric; None where it has none, or was damaged since it was written."""
+    """The score of a checkpoint by a metric; None if it has none or is damaged."""
     try:
         found = read_description(path, KIND, FORMAT, CheckpointFile)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""The vocabulary of the tables: names, order and types of their columns, and what a row weighs in a mean."""
+"""The columns of the tables: their names, order and types, and the weight of a row in a mean."""
 
 from collections.abc import Container
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-# What a row says about itself, in this order. Means over its episodes follow, then everything else, such as losses.
+# The first columns, in this order. Means over episodes follow, then everything else, such as losses.
 ROW_COLUMNS = {
     "run": pa.int64(),
     "seed": pa.int64(),
@@ -34,21 +34,21 @@ def over_episodes(metric: str) -> bool:
 
 
 def main_metric(metrics: Container[str]) -> str:
-    """The metric that says how good a policy is: success_rate if the task has it, else episode_return."""
+    """The metric that measures how good a policy is: success_rate if the task has it, else episode_return."""
     return "success_rate" if "success_rate" in metrics else "episode_return"
 
 
 def weights(frame: pd.DataFrame, metric: str) -> np.ndarray:
-    """How much each row counts in a mean of the metric, [rows]; 0 where its value is missing.
+    """The weight of each row in a mean of the metric, [rows]; 0 where the value is missing.
 
-    A mean over episodes counts as often as it has episodes, any other value once.
+    A mean over episodes weighs as much as the number of its episodes, any other value 1.
     """
     counts = floats(frame["episodes"]) if over_episodes(metric) else np.ones(len(frame))
     return np.where(np.isnan(floats(frame[metric])), 0.0, counts)
 
 
 def weighted_means(frame: pd.DataFrame, metric: str, by: list[np.ndarray]) -> pd.Series:
-    """The mean of the metric over the rows of each group, by weight; NaN for a group whose values are all missing.
+    """The weighted mean of the metric over the rows of each group; NaN if all values of a group are missing.
 
     by: the keys of the groups, each [rows].
     """
@@ -59,12 +59,12 @@ def weighted_means(frame: pd.DataFrame, metric: str, by: list[np.ndarray]) -> pd
 
 
 def floats(values: pd.Series) -> np.ndarray:
-    """The values as float64, NaN where pandas calls them missing (NaN, NA, None)."""
+    """The values as float64; everything that pandas treats as missing (NaN, NA, None) becomes NaN."""
     return values.to_numpy("float64", na_value=np.nan)
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """The frame with the column order and types of the files; missing values are null."""
+    """The frame with the column order and types of the files; missing values become null."""
     first = [name for name in (*ROW_COLUMNS, *FIRST_METRICS) if name in frame]
     columns = {}
     for name in [*first, *(name for name in frame if name not in first)]:

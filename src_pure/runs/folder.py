@@ -1,4 +1,4 @@
-"""Folders that others may move, replace or have made: held open while we write, and never a way out while we read."""
+"""Folders that others may move, replace or have created: held open for writing, never followed outside for reading."""
 
 import os
 import stat
@@ -10,21 +10,21 @@ from typing import Any
 from src_pure.device import host_memory
 from src_pure.errors import MovedError, OddFileError
 
-MAX_ENTRIES = 100_000  # files and folders of one checkpoint; ours have some ten per array
+MAX_ENTRIES = 100_000  # files and folders in one checkpoint; a real one has about ten per array
 
 
 class Folder:
-    """A folder held open: `held` is the folder that was opened, also when its name means another one or nothing.
+    """A folder held open: `held` leads to the opened folder even after its path is moved, replaced or deleted.
 
-    A context manager that closes it; errors that leave it call the folder by its name. Raises OSError for what cannot
-    be opened as a folder.
+    As a context manager it closes the folder at the end, and errors that leave the block show the folder's path.
+    Raises OSError for a path that cannot be opened as a folder.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         held = Path(f"/proc/self/fd/{self._descriptor}")
-        self.held = held if held.exists() else path  # there is no /proc on macOS; `check` alone guards there
+        self.held = held if held.exists() else path  # macOS has no /proc; there only `check` protects
 
     def __enter__(self) -> "Folder":
         return self
@@ -36,22 +36,22 @@ class Folder:
 
     @contextmanager
     def naming(self) -> Generator[None]:
-        """Errors that leave the block call the folder by its name."""
+        """Errors that leave the block show the folder's path."""
         try:
             yield
-        except Exception as error:  # raised again, whatever it is
+        except Exception as error:  # any error: it is raised again
             self.name_in(error)
             raise
 
     def name_in(self, error: BaseException) -> None:
-        """Puts the name of the folder where an error speaks of `held`, or of no file at all."""
+        """Replaces `held` in an error by the folder's path, and adds that path to an OSError without a file name."""
         held, name = f"{self.held}/", f"{self.path}/"
         error.args = tuple(x.replace(held, name) if isinstance(x, str) else x for x in error.args)
         if isinstance(error, OSError) and error.errno is not None:  # a full disk names no file
             error.filename = str(error.filename or self.path).replace(held, name)
 
     def check(self) -> None:
-        """Raises MovedError if the name means another folder now, or nothing."""
+        """Raises MovedError if the path now leads to another folder or to nothing."""
         try:
             same = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except (FileNotFoundError, NotADirectoryError):
@@ -64,7 +64,7 @@ class Folder:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a name is taken; raises OSError where that cannot be known, which os.path.lexists takes for no."""
+    """Whether a path exists; raises OSError if that cannot be determined, where os.path.lexists returns False."""
     try:
         path.lstat()
         return True
@@ -73,15 +73,16 @@ def is_there(path: Path) -> bool:
 
 
 def read_file(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a regular file; `most` of them are allowed, by default half of this machine's memory.
+    """The bytes of a regular file, at most `most`; by default half of this machine's memory.
 
-    Raises OddFileError for anything else, and never waits for a pipe or follows a link; OSError if it cannot be read.
+    Raises OddFileError for a larger file and anything but a regular file, without waiting for a pipe or following a
+    link; OSError if it cannot be read.
     """
     _refuse_all_but(path, stat.S_ISREG, "file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):  # replaced since we looked
+        if not stat.S_ISREG(status.st_mode):  # replaced since the check above
             raise OddFileError(f"{path} must be a file, found {kind_of(status.st_mode)}; remove it or restore the file")
         most = host_memory() // 2 if most is None else most
         if status.st_size > most:
@@ -90,7 +91,7 @@ def read_file(path: Path, most: int | None = None) -> bytes:
 
 
 def append_line(path: Path, line: str) -> None:
-    """A file longer by one line; raises OddFileError for anything but a regular file."""
+    """Appends one line to a file; raises OddFileError for anything but a regular file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     refuse_odd(path.parent, [path.name])
     refuse_hard_link(path)
@@ -99,7 +100,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def refuse_odd(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) -> None:
-    """Raises OddFileError where one of these names is there and is not a regular file, or not a real folder."""
+    """Raises OddFileError if a name exists as something else; a symbolic link is neither file nor folder."""
     for names, is_wanted, wanted in ((files, stat.S_ISREG, "file"), (folders, stat.S_ISDIR, "folder")):
         for path in (folder / name for name in names):
             with suppress(FileNotFoundError):
@@ -107,20 +108,20 @@ def refuse_odd(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) 
 
 
 def refuse_hard_link(path: Path) -> None:
-    """Raises OddFileError for a file that is written in place and has another name, which may lie outside."""
+    """Raises OddFileError for a file with hard links: writing it in place could change a file outside the folder."""
     if is_there(path) and path.lstat().st_nlink > 1:
         raise OddFileError(f"{path} must have one name, found hard links to it; put a copy in its place")
 
 
 def _refuse_all_but(path: Path, is_wanted: Callable[[int], bool], wanted: str) -> None:
-    """Raises OddFileError if a path is not what `is_wanted(mode)` says; OSError if it is not there."""
+    """Raises OddFileError if is_wanted(mode) is false for a path; OSError if it does not exist."""
     mode = path.lstat().st_mode
     if not is_wanted(mode):
         raise OddFileError(f"{path} must be a {wanted}, found {kind_of(mode)}; remove it or restore the {wanted}")
 
 
 def kind_of(mode: int) -> str:
-    """What a file mode stands for, in words."""
+    """The kind of file that a mode stands for, in words."""
     kinds = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"),
              (stat.S_ISREG, "a file"), (stat.S_ISSOCK, "a socket"))  # fmt: skip
     return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
@@ -129,7 +130,7 @@ def kind_of(mode: int) -> str:
 def files_below(folder: Path) -> list[Path]:
     """Every file below a folder, sorted; raises OddFileError if anything in it is neither a file nor a folder.
 
-    So it does for more of them than a checkpoint has, or more bytes than this machine's memory holds.
+    Also raises it for more than MAX_ENTRIES entries, or more bytes than this machine's memory holds.
     """
     files, total = [], 0
     for number, (path, status) in enumerate(_entries(folder)):
