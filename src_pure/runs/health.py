@@ -33,10 +33,10 @@ def failures(lanes: Sequence[Lane], completed: np.ndarray, done: int) -> list[Fa
 
 
 def rows_of_living(rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, done: int) -> pd.DataFrame:
-    """The rows of a segment, up to and including the one with which a run failed.
+    """The rows of a segment without those of failed runs; the row of the update that failed is kept.
 
-    rows: of [U, R]; before, after: updates that each run completed before the segment and after it, [R] (`before` is
-    empty at the very start); done: updates of the whole program before the segment.
+    rows: of [U, R]; before, after: updates that each run completed before and after the segment, [R] (`before` is empty
+    at the very start); done: updates of the whole program before the segment.
     """
     alive = np.ones(len(after), bool) if not len(before) else before == done
     updates = rows["update"].to_numpy().reshape(-1, len(after))
@@ -44,7 +44,7 @@ def rows_of_living(rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, do
 
 
 def warnings(rows: pd.DataFrame, lanes: Sequence[Lane], precision: str) -> list[str]:
-    """A line for each run that failed in these rows, and one for a policy that acts differently from how it learns."""
+    """One line for each run that failed in these rows, and one if the policy acts differently from how it learns."""
     lines = []
     for _, last in rows.groupby("run").tail(1).iterrows():
         if cause := cause_of_failure(last):
@@ -71,6 +71,6 @@ def cause_of_failure(row: pd.Series) -> str:
 
 
 def no_run_left(failed: Sequence[Failure], path: Path) -> NumericalError:
-    """The error of a training whose runs have all failed."""
+    """The error to raise when every run has failed."""
     listed = ", ".join(map(str, failed))
     return NumericalError(f"no run is left: {listed} failed; what was written is in {path}")

@@ -1,6 +1,6 @@
-"""Which run a file belongs to. Every file of a run carries an id drawn at its birth and a digest of its configuration.
+"""Which run a file belongs to. Every file of a run carries the run's random id and a digest of its configuration.
 
-<run>/run.json  the identity that all other files of the folder are compared with
+<run>/run.json  the identity that all other files in the folder must match
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from src_pure.errors import DamagedError, ForeignError
 from src_pure.runs.atomic import Description, read_json, replacing, validated
 
 RUN = "run.json"
-# keys that may differ from the run that is continued: they change no number that it computes
+# keys that may change when a run is continued, because they do not affect its numbers
 HARMLESS = {"run_dir", "resume", "resume_anyway", "log_seconds", "grace_seconds", "tensorboard"}
 HARMLESS_SECTIONS = {"wandb", "checkpoint"}
 
 
 class Identity(NamedTuple):
-    """Files carry it under these names."""
+    """The identity of a run; files store it under these field names."""
 
-    run_id: str  # random, drawn when the run was made
-    config_sha256: str  # of what changes numbers in its configuration
+    run_id: str  # random, drawn when the run is created
+    config_sha256: str  # digest of the part of the configuration that affects numbers
 
     def check(self, found: "Identity | None", file: Path) -> None:
-        """Raises ForeignError for a file that belongs to another run, or does not say to which."""
+        """Raises ForeignError if a file belongs to another run or has no identity."""
         if found == self:
             return
         if found is None:
@@ -38,7 +38,7 @@ class Identity(NamedTuple):
 
 
 class OwnedFile(Description):
-    """A JSON file that says which run it belongs to."""
+    """A JSON file that carries the identity of its run."""
 
     run_id: str
     config_sha256: str
@@ -53,13 +53,13 @@ def new_identity(config: dict[str, Any]) -> Identity:
 
 
 def write_identity(folder: Path, identity: Identity) -> None:
-    """run.json of a new run."""
+    """Writes run.json of a new run."""
     with replacing(folder / RUN) as file:
         file.write(json.dumps(identity._asdict(), indent=2).encode() + b"\n")
 
 
 def read_identity(folder: Path) -> Identity:
-    """What run.json says; raises DamagedError for a folder without it."""
+    """The identity in run.json; raises DamagedError if the file is missing or invalid."""
     try:
         return validated(read_json(folder / RUN), OwnedFile, folder / RUN).identity
     except DamagedError as error:
@@ -67,11 +67,11 @@ def read_identity(folder: Path) -> Identity:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """The digest of a configuration as its file has it; total_steps may be raised, so it is left out."""
+    """The digest of the configuration in config.yaml, without total_steps, which may be raised later."""
     values = {key: value for key, value in dotted(config).items() if not (harmless(key) or key == "total_steps")}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def harmless(name: str) -> bool:
-    """Whether a key, dotted, changes no number of a training."""
+    """Whether a dotted key leaves the numbers of a training unchanged."""
     return name in HARMLESS or name.partition(".")[0] in HARMLESS_SECTIONS or name.endswith(".name")

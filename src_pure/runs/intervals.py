@@ -1,4 +1,4 @@
-"""The interval that a mean over runs probably lies in."""
+"""Confidence intervals for means over runs."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-ROUNDING = 1e-12  # runs that differ by less than this part of their size are equal
+ROUNDING = 1e-12  # runs whose relative difference is below this count as equal
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -15,15 +15,15 @@ def interval(
 ) -> tuple[float, float] | None:
     """(from, to) of the mean: a t-interval corrected for skewness (Hall, J. R. Stat. Soc. B 54, 1992, p. 221).
 
-    values: [runs], or [runs, tasks] with runs that are independent in every task; low, high: what a mean can be.
-    One run says nothing about others, and neither do runs that are all equal: None. So it is for values that are not
-    finite, and where their differences overflow.
+    values: [runs], or [runs, tasks] whose runs are independent for every task; low, high: bounds of a possible mean.
+    None for a single run and for runs that are all equal, which give no estimate of the spread; None also if values
+    are not finite or their differences overflow.
 
         t = (mean - true mean) / se,  g(t) = t + a t^2 / 3 + a^2 t^3 / 27 + a / 6
 
-    with a = third central moment of the mean / se^3. g(t) is closer to Student's t than t is where values are skewed,
-    such as success rates near 1. The percentile bootstrap is too short for few runs: half of its 95 % intervals
-    of 2 normal runs hold the mean, 84 % of those of 5.
+    with a = third central moment of the mean / se^3. For skewed values, such as success rates near 1, g(t) is closer to
+    Student's t than t is. Percentile bootstrap intervals are too short for few runs: of its 95 % intervals, only half
+    contain the mean for 2 normally distributed runs, and 84 % for 5.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2:

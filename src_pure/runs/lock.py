@@ -1,4 +1,4 @@
-"""One process at a time on a run folder."""
+"""A lock that lets only one process at a time use a run folder."""
 
 import fcntl
 import os
@@ -17,9 +17,9 @@ LOCK = ".lock"
 def locked(folder: Folder) -> Generator[None]:
     """Holds the lock of an open folder; raises LockedError naming the host and process that hold it.
 
-    The kernel gives the lock back when its owner ends, however it ends, so that of a dead owner is free; what the
-    file says is for people. On a file system without locks the OSError says so. The lock of another folder that has
-    come to have this name is never touched.
+    The kernel releases the lock however its owner ends, so a dead process never blocks a folder; the text in the file
+    is for people. Raises OSError on a file system without locks. If another folder has taken this path, its lock is
+    never touched.
     """
     path = folder.held / LOCK
     refuse_odd(folder.held, [LOCK])
@@ -36,20 +36,20 @@ def locked(folder: Folder) -> Generator[None]:
             ) from None
         if _is_open(path, descriptor):
             break
-        os.close(descriptor)  # its owner removed the file between our two calls
+        os.close(descriptor)  # its owner deleted the file between the two calls above
     try:
         os.truncate(descriptor, 0)
         os.write(descriptor, f"host {socket.gethostname()}, pid {os.getpid()}\n".encode())
         yield
     finally:
-        with suppress(OSError):  # a folder that may not be written any more keeps the file, which no one holds
+        with suppress(OSError):  # a folder that became read-only keeps the file, unlocked
             if _is_open(path, descriptor):
                 path.unlink()
         os.close(descriptor)
 
 
 def _is_open(path: Path, descriptor: int) -> bool:
-    """Whether an open file is still the one that has this name."""
+    """Whether the path still leads to this open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the rows of a segment go besides the run folder: a terminal, Weights & Biases, TensorBoard."""
+"""Sinks for the rows of a segment other than the run folder: a terminal, Weights & Biases, TensorBoard."""
 
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TextIO
@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from src_pure.errors import ConfigError
 from src_pure.runs.columns import floats, main_metric, weighted_means
 
-MOST_SEPARATE_RUNS = 8  # more curves than this in one chart cannot be told apart
+MOST_SEPARATE_RUNS = 8  # with more, the curves in one chart are indistinguishable
 
 
 class Sink(Protocol):
-    """Gets the rows of every segment, and the seconds of training up to its end, without compilation."""
+    """Receives the rows of every segment and the seconds of training until its end, without compilation."""
 
     def log(self, frame: pd.DataFrame, elapsed: float) -> None: ...
 
@@ -27,7 +27,7 @@ class Sink(Protocol):
 
 
 class Status(NamedTuple):
-    """Where training stands, in words."""
+    """The progress of training as text."""
 
     update: int
     steps: str
@@ -37,14 +37,14 @@ class Status(NamedTuple):
 
 
 class Meter:
-    """Reads a Status from a segment. Training may have continued an earlier one: speed counts what is new."""
+    """Computes a Status from each segment. The speed of a continued training counts only the updates made since."""
 
     def __init__(self, total_updates: int):
         self.total_updates = total_updates
         self.first_update: int | None = None
 
     def read(self, frame: pd.DataFrame, elapsed: float) -> Status:
-        """The Status after the segment `frame`, `elapsed` seconds of training after the first one began."""
+        """The Status after the segment `frame`; elapsed: seconds of training since the first segment began."""
         if self.first_update is None:
             self.first_update = int(frame["update"].min()) - 1
         update, env_steps, num_runs = int(frame["update"].max()), int(frame["env_steps"].max()), frame["run"].nunique()
@@ -60,7 +60,7 @@ class Meter:
 
 
 def score(frame: pd.DataFrame) -> str:
-    """Success rate, or else return, over all episodes of the frame, and how many these are."""
+    """The success rate, or else the return, over all episodes of the frame, and their number."""
     metric = main_metric(frame)
     known = frame[frame[metric].notna()]
     episodes = int(known["episodes"].sum())
@@ -78,7 +78,7 @@ def clock(seconds: float) -> str:
 
 
 class ProgressBar:
-    """A bar on a terminal that moves after every segment."""
+    """A progress bar on a terminal, updated after every segment."""
 
     def __init__(self, total_updates: int, console: Console):
         self.meter = Meter(total_updates)
@@ -125,9 +125,9 @@ def progress(total_updates: int, stream: TextIO) -> Sink:
 
 
 def points(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """One dict per update: every metric's mean over runs and, of a few runs, each one's own; missing ones left out.
+    """One dict per update: the mean of every metric over runs, and for 2 to 8 runs each run's own value as well.
 
-    A mean over episodes weighs each run by its episodes. Keys: `metric` and `run_<run>/metric`.
+    Means over episodes weight runs by their episodes. Missing values are left out. Keys: `metric`, `run_<run>/metric`.
     """
     update = frame["update"].to_numpy()
     by_run = {run: rows.set_index("update") for run, rows in frame.groupby("run")}
@@ -141,9 +141,9 @@ def points(frame: pd.DataFrame) -> list[dict[str, float]]:
 
 
 class WandbSink:
-    """One Weights & Biases run for the program, its files in <folder>/wandb; `offline` needs no network and no key.
+    """One Weights & Biases run for the whole program, files in <folder>/wandb; `offline` needs no network or key.
 
-    run_id: the name under which Weights & Biases knows it, the same whenever it is continued.
+    run_id: its id in Weights & Biases, which stays the same when the run is continued.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class WandbSink:
         name: str | None,
         config: dict[str, Any],
     ):
-        import wandb  # here, because it takes a second and wraps the standard streams
+        import wandb  # imported here because it takes a second and wraps the standard streams
 
-        settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints where to look
+        settings = wandb.Settings(console="off", silent=mode != "online")  # online, it prints the dashboard URL
         run: dict[str, Any] = {"id": run_id, "project": project, "group": group, "name": name, "config": config}
         try:
             self.run = wandb.init(dir=folder, mode=mode, resume="allow", settings=settings, **run)
@@ -178,7 +178,7 @@ class TensorBoardSink:
     """Scalars against environment steps, in <folder>/tensorboard."""
 
     def __init__(self, folder: Path):
-        from tensorboardX import SummaryWriter  # here, because most runs do without
+        from tensorboardX import SummaryWriter  # imported here because most runs do not need it
 
         self.writer = SummaryWriter(logdir=str(folder / "tensorboard"))
 

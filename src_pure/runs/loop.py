@@ -1,4 +1,4 @@
-"""The host side of a training: compile the program, call it in segments, write down what comes back."""
+"""The host side of a training: compiles the program, calls it in segments and writes the results."""
 
 import sys
 import time
@@ -29,12 +29,12 @@ from src_pure.types import TrainState
 def train(
     experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink], start: Start, stop: StopRequest | None = None
 ) -> dict[str, Any]:
-    """The summary of the whole training, which is also in the run folder.
+    """The summary of the whole training, also written to the run folder.
 
-    Continues from `start`. Raises Preempted, with everything saved, at the first boundary after `stop` is set. A run
-    whose numbers stop being finite keeps its parameters and gets no more rows; raises NumericalError at the end of the
-    segment in which the last run failed, and what was written stays. Raises CheckpointError if at the end the run
-    folder lacks what was written.
+    Continues from `start`. Once `stop` is set, saves everything at the next boundary and raises Preempted. A run whose
+    numbers stop being finite keeps its parameters and gets no more rows; after the segment in which the last run fails,
+    raises NumericalError and keeps all files. Raises CheckpointError if files are missing from the run folder at the
+    end.
     """
     stop = stop or StopRequest()
     progress = Progress(experiment.settings, start)
@@ -68,7 +68,7 @@ def train(
 
 @dataclass(frozen=True)
 class Training:
-    """What a training works with from segment to segment."""
+    """A running training: everything that its segments share."""
 
     experiment: Experiment
     program: Program
@@ -79,7 +79,7 @@ class Training:
     progress: Progress
 
     def segment(self, state: TrainState) -> TrainState:
-        """The state after the next segment, whose rows are written; raises NumericalError if no run is left."""
+        """The state after the next segment; writes its rows. Raises NumericalError if every run has failed."""
         lanes, progress = self.experiment.lanes, self.progress
         num_updates = progress.segment_length(self.program.max_updates)
         started = time.perf_counter()
@@ -103,7 +103,7 @@ class Training:
         return state
 
     def evaluate_if_due(self, state: TrainState) -> None:
-        """Plays and writes the evaluation of this update, unless the run folder has it."""
+        """Runs and writes the evaluation of this update, unless the run folder already has it."""
         progress, table = self.progress, self.run_dir.evaluation
         if not progress.evaluation_due() or table.has_rows_of(progress.done):
             return
@@ -119,7 +119,7 @@ class Training:
             self.save(state)
 
     def stop_if_asked(self, stop: StopRequest, state: TrainState) -> None:
-        """Raises Preempted once a signal has come, with everything saved."""
+        """Saves everything and raises Preempted if a signal has arrived."""
         if stop.signal is None:
             return
         if self.progress.unsaved:
@@ -128,7 +128,7 @@ class Training:
         stop.raise_if_set(f"after update {self.progress.done} of {self.experiment.settings.num_updates}")
 
     def save(self, state: TrainState) -> None:
-        """Hands a checkpoint to the thread that writes it."""
+        """Starts writing a checkpoint in the background."""
         progress, settings = self.progress, self.experiment.settings.checkpoint
         self.rows.write()
         self.checkpoints.save(

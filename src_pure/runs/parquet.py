@@ -1,6 +1,6 @@
-"""The bytes of one part of a table: rows, and in the metadata of their schema the run they belong to.
+"""The bytes of one part of a table: its rows, and the identity of their run in the metadata of the schema.
 
-A footer may declare any number of rows, so what it declares is compared with the size of the file before it is read.
+A damaged footer may declare any number of rows. It is therefore checked against the size of the file before reading.
 """
 
 from collections.abc import Generator, Sequence
@@ -16,21 +16,21 @@ from src_pure.runs.identity import Identity
 
 NUMBERS, WORDS = {pa.int64(), pa.float64()}, {pa.string(), pa.large_string()}
 COMPRESSIONS = ("SNAPPY", "UNCOMPRESSED")
-MAX_CELLS_PER_BYTE = 64  # metrics barely compress: a table has some bytes for each of its cells
+MAX_CELLS_PER_BYTE = 64  # generous: metrics barely compress and need several bytes per cell
 
 
 class Content(NamedTuple):
-    """The content of a file, of which the footer is read: what it declares."""
+    """The content of a file, of which only the footer has been read."""
 
     path: Path
     file: pq.ParquetFile
     num_rows: int
-    updates: tuple[int, int] | None  # the first and the last; None where the file does not say
+    updates: tuple[int, int] | None  # first and last; None if the file does not declare them
     columns: list[str]
-    identity: Identity | None  # None where the file does not say which run it belongs to
+    identity: Identity | None  # None if the file does not name its run
 
     def rows(self, columns: Sequence[str]) -> pa.Table:
-        """These columns of the rows; raises DamagedError for content that is not a table."""
+        """The rows with these columns; raises DamagedError if they cannot be read."""
         with _naming(self.path):
             rows = self.file.read(list(columns))
         if "mode" in columns:
@@ -46,12 +46,12 @@ def encode(rows: pa.Table, identity: Identity | None) -> bytes:
 
 
 def open_content(content: bytes, path: Path) -> Content:
-    """What the content of a file declares; raises DamagedError for a table that cannot be ours."""
+    """The content with its footer read; raises DamagedError if this project cannot have written it."""
     with _naming(path):
         file = pq.ParquetFile(pa.BufferReader(content))
         schema = file.schema_arrow
         _check_declared(file.metadata, schema, len(content))
-        if "mode" in schema.names:  # without a dictionary each row may repeat a long word
+        if "mode" in schema.names:  # without a dictionary, every row could repeat a long word in memory
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["mode"])
         updates, identity = _updates(file.metadata, schema), _identity(schema.metadata)
         return Content(path, file, file.metadata.num_rows, updates, schema.names, identity)
@@ -59,17 +59,17 @@ def open_content(content: bytes, path: Path) -> Content:
 
 @contextmanager
 def _naming(path: Path) -> Generator[None]:
-    """Errors of pyarrow in the block become a DamagedError that names the file."""
+    """Turns errors of pyarrow in the block into a DamagedError that names the file."""
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # pyarrow raises many kinds; all that it reads is in memory
+    except Exception as error:  # pyarrow raises many types of errors; none is from the disk: all is in memory
         raise DamagedError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def _check_declared(metadata: pq.FileMetaData, schema: pa.Schema, num_bytes: int) -> None:
-    """Raises ValueError for a table that cannot be ours: by its columns, or by what it would need in memory."""
+    """Raises ValueError for declared columns or sizes that this project cannot have written."""
     cells = metadata.num_rows * metadata.num_columns
     if cells > MAX_CELLS_PER_BYTE * num_bytes:
         raise ValueError(f"it declares {cells:,} values in {num_bytes:,} bytes")
@@ -82,7 +82,7 @@ def _check_declared(metadata: pq.FileMetaData, schema: pa.Schema, num_bytes: int
 
 
 def _updates(metadata: pq.FileMetaData, schema: pa.Schema) -> tuple[int, int] | None:
-    """The smallest and the largest value of the column `update`; None where the file does not say."""
+    """The smallest and largest value of the column `update`; None if the file does not declare them."""
     if "update" not in schema.names:
         return None
     column = schema.names.index("update")

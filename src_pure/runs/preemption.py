@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: it stops at the next boundary, and after a grace period wherever it is."""
+"""Signals that stop a training: at the next boundary, or at once when the grace period is over."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 from src_pure.errors import Interrupted, Preempted
 
-# what schedulers send (SIGTERM; SIGUSR1 and SIGUSR2 of Slurm and submitit), a closed terminal, and Ctrl-C
+# from schedulers (SIGTERM; SIGUSR1 and SIGUSR2 by Slurm and submitit), a closed terminal (SIGHUP), Ctrl-C (SIGINT)
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGINT)
-SAME_SIGNAL = 0.2  # seconds: `timeout` sends its signal to the process and to its group
+SAME_SIGNAL = 0.2  # seconds; a repeat within them is the same request: `timeout` signals the process and its group
 
 
 class StopRequest:
@@ -20,29 +20,29 @@ class StopRequest:
 
     def __init__(self):
         self.signal: signal.Signals | None = None  # the first one
-        self.training = False  # there is something to save: from here on Ctrl-C waits for the next boundary
+        self.training = False  # once there is something to save, Ctrl-C waits for the next boundary
 
     @property
     def error(self) -> type[Preempted]:
-        """What a process that the signal stopped ends with."""
+        """The type of error that ends a process stopped by this signal."""
         return Interrupted if self.signal == signal.SIGINT else Preempted
 
     def raise_if_set(self, where: str) -> None:
-        """Raises Preempted, which says where training stopped, once a signal has come."""
+        """Raises Preempted, naming where training stopped, if a signal has arrived."""
         if self.signal is not None:
             raise self.error(f"stopped by {self.signal.name} {where}")
 
 
 @contextmanager
 def stop_on_signals(grace_seconds: float) -> Generator[StopRequest]:
-    """A StopRequest that the first signal sets; a second one, or the end of the grace period, exits at once.
+    """A StopRequest that the first signal sets; a second signal, or the end of the grace period, exits at once.
 
-    Signals that are ignored already, as SIGHUP is under nohup, stay ignored. Ctrl-C before training is the usual
-    KeyboardInterrupt. Outside the main thread Python allows no handlers: then a line says that there are none.
+    Signals that are already ignored, such as SIGHUP under nohup, stay ignored. Ctrl-C before training raises
+    KeyboardInterrupt as usual. Outside the main thread, where Python allows no handlers, a warning is printed instead.
 
-    Python runs signal handlers between two of its own instructions, so not while the main thread waits for a compiled
-    program. A thread of its own reads the numbers that the C handler writes into a pipe. Exiting at once does no harm
-    because every file in the run folder is whole at any moment.
+    Python runs signal handlers between bytecode instructions, which never happens while the main thread waits for a
+    compiled program. A separate thread therefore reads the signal numbers, which the C handler writes into a pipe.
+    Exiting at once is safe because every file in the run folder is whole at any moment.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -89,7 +89,7 @@ def stop_on_signals(grace_seconds: float) -> Generator[StopRequest]:
 
 
 def _exit(stop: StopRequest, reason: str) -> None:
-    """Ends the process, whatever its other threads do and whatever locks of Python they hold."""
+    """Ends the process at once, regardless of other threads and the locks they hold."""
     with suppress(OSError):
         os.write(2, f"error: stopped at once: {reason}; what was saved before stays\n".encode())
     os._exit(stop.error.exit_code)

@@ -1,4 +1,4 @@
-"""What changes numbers besides the configuration: versions, the device, settings of jax and XLA."""
+"""Everything besides the configuration that affects numbers: versions, the device, settings of jax and XLA."""
 
 import os
 import platform
@@ -32,16 +32,16 @@ HARMLESS_XLA_FLAGS = ("--xla_dump", "--xla_hlo_profile", "--xla_force_host_platf
 
 
 def numeric_settings() -> dict[str, Any]:
-    """Every setting of this process that may change what a training computes, by name; values as JSON has them."""
+    """Every setting of this process that may affect the numbers of a training, by name; values fit into JSON."""
     device = jax.devices()[0]
-    values = jax.config.values  # of the process; an attribute knows of contexts, too, and not every flag has one
+    values = jax.config.values  # process-wide; attributes also reflect contexts, but some flags have none
     flags = {name: _plain(getattr(jax.config, name, values.get(name))) for name in FLAGS}
     variables = {name: os.environ.get(name) for name in VARIABLES}
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         **{f"version of {name}": _version(name) for name in PACKAGES},
         "platform": device.platform,
-        "threads": threads if device.platform == "cpu" else None,  # XLA splits sums by their number
+        "threads": threads if device.platform == "cpu" else None,  # XLA splits sums by the number of threads
         "device_kind": _cpu_model() if device.platform == "cpu" else device.device_kind,
         **flags,
         **variables,
@@ -50,13 +50,13 @@ def numeric_settings() -> dict[str, Any]:
 
 
 def xla_flags(text: str) -> str:
-    """The flags that may change numbers, sorted; of one given twice the last counts."""
+    """The flags that may affect numbers, sorted; the last of repeated flags counts."""
     flags = dict(flag.partition("=")[::2] for flag in text.split() if not flag.startswith(HARMLESS_XLA_FLAGS))
     return " ".join(f"{name}={value}" if value else name for name, value in sorted(flags.items()))
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line for each setting that is not what it was."""
+    """One line for each setting that has changed."""
     names = sorted(before | now)
     return [f"{name} is {now.get(name)!r}, was {before.get(name)!r}" for name in names
             if now.get(name) != before.get(name)]  # fmt: skip
@@ -74,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    """The model of the processor: XLA compiles for its instructions, and other ones round differently."""
+    """The model of the processor: XLA compiles for its instruction set, and others round differently."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
