@@ -1,6 +1,6 @@
-"""Policies on their own: what one run of a training has learned, in a small folder that can be used anywhere.
+"""Exported policies: what one run has learned, in a small folder that works without the run folder.
 
-<folder>/  params.msgpack  the parameters by their names, in flax's serialisation
+<folder>/  params.msgpack  the parameters by name, serialised by flax
            policy.json     format, identity of the training, run, seed, update, the resolved configuration
            sha256.json     the digests of both
 """
@@ -34,11 +34,11 @@ from src_pure.types import Array, Carry, Key, Params, PolicyOutput
 
 FORMAT = 2  # of the folder described above
 KIND, PARAMS = "policy", "params.msgpack"
-IN_STATE = "learner.params."  # what names of parameters begin with in a checkpoint
+IN_STATE = "learner.params."  # prefix of the names of parameters in a checkpoint
 
 
 class PolicyFile(OwnedFile):
-    """What policy.json says."""
+    """The content of policy.json."""
 
     run: Annotated[int, Ge(0)]
     seed: Annotated[int, Ge(0)]
@@ -52,12 +52,12 @@ Apply = Callable[[Carry, Array, Array], tuple[Carry, PolicyOutput]]
 
 
 class Trained(NamedTuple):
-    """What a run folder holds of its policies."""
+    """The policies of a run folder."""
 
     experiment: Experiment
     checkpoint: Checkpoint  # the newest whole one
-    params: dict[str, np.ndarray]  # by their names, [R, ...]
-    problems: list[str]  # a line for each newer checkpoint that is damaged
+    params: dict[str, np.ndarray]  # by name, [R, ...]
+    problems: list[str]  # one line for each newer but damaged checkpoint
 
     def params_of_run(self, run: int) -> dict[str, np.ndarray]:
         """The parameters of one run; raises ConfigError for a run that does not exist."""
@@ -65,11 +65,11 @@ class Trained(NamedTuple):
         return {name: x[position] for name, x in self.params.items()}
 
     def experiment_of_run(self, run: int) -> Experiment:
-        """The training of one run alone; raises ConfigError for a run that does not exist."""
+        """The experiment reduced to one run; raises ConfigError for a run that does not exist."""
         return self.experiment.of_lane(self._position(run))
 
     def _position(self, run: int) -> int:
-        """Where a run is on the axis of runs."""
+        """The index of a run on the axis of runs."""
         lanes = self.experiment.lanes
         position = next((position for position, lane in enumerate(lanes) if lane.run == run), None)
         if position is None:
@@ -78,7 +78,7 @@ class Trained(NamedTuple):
 
 
 def export_policy(trained: Trained, run: int, folder: Path) -> None:
-    """Writes the policy of one run; raises FileExistsError for a folder that is there."""
+    """Writes the policy of one run; raises FileExistsError if the folder already exists."""
     params, checkpoint = trained.params_of_run(run), trained.checkpoint
     experiment = trained.experiment_of_run(run)
     if os.path.lexists(folder):
@@ -90,7 +90,7 @@ def export_policy(trained: Trained, run: int, folder: Path) -> None:
         with write_whole(folder, KIND, description | {"config": experiment.config}) as partial:
             (partial / PARAMS).write_bytes(serialization.msgpack_serialize(params))
     except CannotWriteError as error:
-        if folder.exists():  # another process wrote it meanwhile
+        if folder.exists():  # another process wrote it in the meantime
             raise already_there(folder) from error
         raise
 
@@ -100,10 +100,10 @@ def already_there(folder: Path) -> FileExistsError:
 
 
 def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
-    """What a run folder holds of its policies; nothing is touched.
+    """The policies in the newest whole checkpoint of a run folder; changes nothing on disk.
 
-    A training may remove a checkpoint meanwhile: then there is a newer one. Raises ConfigError, CheckpointError or
-    OSError for a folder without a whole checkpoint.
+    If a running training deletes that checkpoint, reads the newer one. Raises ConfigError, CheckpointError or OSError
+    for a folder without a whole checkpoint.
     """
     if not RunDir.continuable(path):
         raise ConfigError(f"{path} is not a run folder with checkpoints")
@@ -123,7 +123,7 @@ def read_trained(path: Path, trust: Sequence[str] = ()) -> Trained:
 
 
 def params_in_state(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype, [R, ...], of the parameters in a state of all runs, by their names in it."""
+    """Shapes [R, ...] and dtypes of the parameters of all runs, by their names in a checkpoint."""
     num_runs = len(experiment.lanes)
     params = {
         f"{IN_STATE}{name}": jax.ShapeDtypeStruct((num_runs, *x.shape), x.dtype)
@@ -134,10 +134,10 @@ def params_in_state(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, str]:
-    """(the run whose sampled policy had the largest `metric` in the last evaluation, a line that says so).
+    """(the run whose sampled policy had the largest `metric` in the last evaluation, a line that reports it).
 
-    Without a metric it is success_rate, where the task has it, else episode_return. Runs with fewer episodes than
-    checkpoint.min_episodes, or than evaluation.num_episodes if that is less, are passed over.
+    The default metric is success_rate if the task has it, else episode_return. Skips runs with fewer episodes than the
+    smaller of checkpoint.min_episodes and evaluation.num_episodes.
     """
     evaluation = Table(path / EVALUATION, path / EVALUATION, read_identity(path))
     if not evaluation.parts:
@@ -165,7 +165,7 @@ def best_run(path: Path, metric: str | None, settings: Settings) -> tuple[int, s
 def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     """(the description of an exported policy, its parameters by name).
 
-    Raises CheckpointError for a folder that is damaged or of another format, FileNotFoundError where there is none.
+    Raises CheckpointError if the folder is damaged or has another format, FileNotFoundError if it holds no policy.
     """
     if not (folder / f"{KIND}.json").is_file():
         raise FileNotFoundError(f"{folder} is not an exported policy: `python scripts/export.py RUN` writes one")
@@ -174,7 +174,7 @@ def read_params(folder: Path) -> tuple[PolicyFile, dict[str, np.ndarray]]:
     try:
         params = serialization.msgpack_restore(content)
         return description, {name: params[name] for name in params if isinstance(params[name], np.ndarray)}
-    except Exception as error:  # msgpack and flax raise many kinds; all that they read is in memory
+    except Exception as error:  # msgpack and flax raise many types of errors; all bytes are in memory
         raise DamagedError(f"policy {folder} is damaged: {one_line(error)}") from error
 
 
@@ -218,16 +218,16 @@ def load(folder: Path, trust: Sequence[str]) -> tuple[Experiment, Params]:
 def decide(
     experiment: Experiment, params: Params, key: Key | None, carry: Carry, obs: Array, reset: Array
 ) -> tuple[Carry, Array, PolicyOutput]:
-    """(carry, action, output) for obs [B, ...]; the action is as the environment takes it, the likeliest without a key.
+    """(carry, action, output) for obs [B, ...]; the most likely action if the key is None, else a sampled one.
 
-    A vector is clipped to the action space, as VectorEnv does in training.
+    The action is clipped to the action space, as VectorEnv does in training, so an environment can take it.
     """
     carry, action, output = acting_step(key, experiment.policy.apply, params, carry, obs, reset)
     return carry, experiment.env.action_space.clip(action), output
 
 
 def check_inputs(experiment: Experiment, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, Array, Array]:
-    """(carry, obs, reset), the last two as arrays; raises ValueError for what the task does not show."""
+    """(carry, obs, reset), the last two as arrays; raises ValueError for shapes or dtypes that do not fit the task."""
     space, obs, reset = experiment.env.observation_space, jnp.asarray(obs), jnp.asarray(reset)
     if (obs.shape[1:], obs.dtype) != (space.shape, space.dtype) or reset.shape != obs.shape[:1] or not len(obs):
         wanted = f"obs {space.dtype} [B, {', '.join(map(str, space.shape))}] and reset [B], B at least 1"
@@ -239,7 +239,7 @@ def check_inputs(experiment: Experiment, carry: Carry, obs: Array, reset: Array)
 
 
 def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: Path) -> Params:
-    """The parameters of an experiment's policy from arrays by name; raises CheckpointError for another policy's."""
+    """The parameters of an experiment's policy from arrays by name; raises CheckpointError if they do not fit."""
     try:
         return fill_like(params_of(experiment), arrays)
     except ValueError as error:
@@ -247,9 +247,9 @@ def with_params(experiment: Experiment, arrays: dict[str, np.ndarray], source: P
 
 
 def read_warm_start(folder: Path, like: Params) -> Params:
-    """The parameters of an exported policy for runs that start from them; like [R, ...]: those that they replace.
+    """The parameters of an exported policy, to start runs from; like: the parameters that they replace, [R, ...].
 
-    Raises ConfigError naming the first one that another policy has.
+    Raises ConfigError if the policy cannot be read, or naming the first parameter that does not fit.
     """
     try:
         _, arrays = read_params(folder)
@@ -261,7 +261,7 @@ def read_warm_start(folder: Path, like: Params) -> Params:
 
 
 def params_of(experiment: Experiment) -> Params:
-    """Shapes and dtypes of an experiment's parameters; nothing is computed."""
+    """Shapes and dtypes of an experiment's parameters, without computing them."""
     policy, space = experiment.policy, experiment.env.observation_space
 
     def init() -> Params:

@@ -1,4 +1,4 @@
-"""The program of a training: initialisation, segments of updates and evaluation, compiled ahead."""
+"""The program of a training, compiled ahead of time: initialisation, segments of updates and evaluation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from src_pure.runs.policies import read_warm_start
 from src_pure.train import example_of_rollout, init_runs, make_train, run_updates
 from src_pure.types import Learner, Metrics, Params, TrainState
 
-MAX_SEGMENT = 256  # updates that one of several calls can do: rows of its table of metrics
+MAX_SEGMENT = 256  # most updates of one call when log_seconds splits a training: rows of its metrics
 MODES = ("greedy", "sampled")
 
 
@@ -32,7 +32,7 @@ class Program:
 
     lanes: Sequence[Lane]
     numbers: Numbers  # leaves [R, ...]
-    warm_start: Callable[[Algorithm], Learner] | None  # learners that start from a policy; None: each run makes its own
+    warm_start: Callable[[Algorithm], Learner] | None  # learners that start from an exported policy; None: fresh ones
     max_updates: int  # of one segment
     compile_seconds: float
     compiled_init: jax.stages.Compiled
@@ -45,25 +45,25 @@ class Program:
         return state if self.warm_start is None else state._replace(learner=self.warm_start(self.numbers.algo))
 
     def segment(self, state: TrainState, num_updates: int) -> tuple[TrainState, Metrics]:
-        """(state, metrics [max_updates, R]) after num_updates updates; later rows are zero. `state` is used up."""
+        """(state, metrics [max_updates, R]) after num_updates updates; later rows are zero. Donates the old state."""
         return self.compiled_segment(state, self.numbers, jnp.int32(num_updates))
 
     def evaluate(self, state: TrainState, update: int) -> dict[str, Metrics]:
-        """Metrics [R] of each mode, greedy and sampled, on the episodes that belong to an update."""
+        """Metrics [R] of each mode, greedy and sampled, on the evaluation episodes of an update."""
         return self.compiled_evaluate(evaluation_keys(self.lanes, update), state.learner.params, self.numbers.task)
 
 
 def compile_program(experiment: Experiment, warm_start: str | None = None) -> Program:
     """The Program of an experiment.
 
-    warm_start: folder of the exported policy whose parameters every run starts with. Raises ConfigError, before
-    anything is compiled, if that is another policy, or if checkpoint.metric is not a column of the metrics.
+    warm_start: folder of an exported policy whose parameters every run starts from. Raises ConfigError before
+    compilation if its parameters do not fit or if checkpoint.metric is not a column of the metrics.
     """
     started = time.perf_counter()
     settings, lanes = experiment.settings, experiment.lanes
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
-    # whatever total_steps is, segments are one program: a training that was continued equals an unbroken one
+    # the same program for every total_steps, so that a continued training equals an uninterrupted one
     max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
 
     def init_lanes(keys, numbers):
@@ -74,11 +74,11 @@ def compile_program(experiment: Experiment, warm_start: str | None = None) -> Pr
 
     def evaluate_lanes(keys, params, task):
         evaluate_mode = jax.vmap(evaluate, in_axes=(0, 0, None, 0))
-        greedy = jnp.array([True, False])  # one after the other, compiled once
+        greedy = jnp.array([True, False])  # in sequence, so that the evaluation is compiled once
         metrics = lax.map(lambda greedy: evaluate_mode(keys, params, greedy, task), greedy)
         return {mode: jax.tree.map(lambda x, i=i: x[i], metrics) for i, mode in enumerate(MODES)}
 
-    # shapes alone: nothing is made before it is known to fit
+    # only shapes so far: nothing is allocated before it is known to fit
     keys = jax.ShapeDtypeStruct((len(lanes),), jax.random.key(0, impl=GENERATOR).dtype)
     numbers = jax.eval_shape(experiment.numbers)
     traced_init = jax.jit(init_lanes).trace(keys, numbers)
@@ -104,14 +104,14 @@ def compile_program(experiment: Experiment, warm_start: str | None = None) -> Pr
 
 
 def check_metric(metric: str | None, metrics: Metrics) -> None:
-    """Raises ConfigError for a checkpoint.metric that the program does not report."""
+    """Raises ConfigError if the program does not report checkpoint.metric."""
     known = [column(name) for name in metrics]
     if metric is not None and metric not in known:
         raise ConfigError(f"checkpoint.metric must be one of {', '.join(known)}, got {metric!r}")
 
 
 def compile_fitting(program: jax.stages.Lowered, num_runs: int, what: str, sizes: str) -> jax.stages.Compiled:
-    """The compiled program; raises ConfigError if it needs more memory than there is."""
+    """The compiled program; raises ConfigError if it needs more memory than the device has."""
     compiled = program.compile()
     needed: Any = compiled.memory_analysis()  # jax types it loosely
     total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
@@ -120,7 +120,7 @@ def compile_fitting(program: jax.stages.Lowered, num_runs: int, what: str, sizes
 
 
 def learners_from(experiment: Experiment, params: Params, algo: Algorithm) -> Learner:
-    """A learner for every run that starts from the same parameters; leaves of algo [R]."""
+    """Learners of all runs, which start from the same parameters; leaves of algo [R]."""
 
     @jax.jit
     def learners(params: Params, algo: Algorithm) -> Learner:

@@ -1,4 +1,4 @@
-"""The same command again: what is continued, from where, and what is refused."""
+"""Running the same command again: which run continues, from where, and what is refused."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,19 +19,19 @@ from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, SummaryFile, ma
 
 
 class Start(NamedTuple):
-    """Where a training begins. Nothing is changed in its folder before `prepare`."""
+    """Where a training begins. Only `prepare` changes the run folder."""
 
     checkpoint: Checkpoint | None
-    damaged: tuple[Path, ...]  # checkpoints that are put aside
+    damaged: tuple[Path, ...]  # checkpoints to put aside
     continued: list[dict[str, Any]]  # where the run went on under other settings of the process
-    lines: list[str]  # what to say about it
+    lines: list[str]  # messages for the log and standard error
 
     @property
     def update(self) -> int:
         return self.checkpoint.update if self.checkpoint else 0
 
     def prepare(self, run_dir: RunDir, config_yaml: str) -> None:
-        """Cuts the tables back to where training begins, and puts damaged checkpoints aside."""
+        """Cuts the tables back to where training begins, puts damaged checkpoints aside and writes config.yaml."""
         run_dir.folder.check()
         put_aside(run_dir.checkpoints, self.damaged)
         run_dir.rewind(self.update)
@@ -40,10 +40,10 @@ class Start(NamedTuple):
 
 @contextmanager
 def open_run(path: Path | None, experiment: Experiment) -> Generator[RunDir]:
-    """The run folder to continue, or a new one, locked; None: a new one under runs/ with the time as its name.
+    """The run folder to continue or a new one, locked; path None: a new one under runs/, named after the time.
 
-    Raises ConfigError, CheckpointError or OSError for one that must be left alone, LockedError if another process
-    works on it.
+    Raises ConfigError, CheckpointError or OSError for a folder that must not be touched, LockedError if another process
+    uses it.
     """
     resume = experiment.settings.resume
     continuing = path is not None and resume != "never" and RunDir.continuable(path)
@@ -68,26 +68,26 @@ def open_run(path: Path | None, experiment: Experiment) -> Generator[RunDir]:
 
 
 def came_to_its_end(summary: SummaryFile | None, experiment: Experiment) -> TypeGuard[SummaryFile]:
-    """Whether a summary says that every update was made."""
+    """Whether a summary exists and covers every update."""
     settings = experiment.settings
     return summary is not None and summary.env_steps >= settings.num_updates * settings.steps_per_update
 
 
 def finished_summary(run_dir: RunDir, experiment: Experiment) -> SummaryFile | None:
-    """The summary of a training with nothing left to do; None for any other.
+    """The summary of a finished training; None if it is unfinished.
 
-    Raises CheckpointError naming what is missing of a training whose summary says that it came to its end.
+    Raises CheckpointError naming what is missing if the summary is complete but other files are not.
     """
     summary = run_dir.summary()
     if not came_to_its_end(summary, experiment):
         return None
-    if len(summary.failed) < summary.runs:  # else nothing was evaluated or saved at the end
+    if len(summary.failed) < summary.runs:  # if every run failed, there is no final evaluation or checkpoint
         refuse_incomplete(run_dir, experiment)
     return summary
 
 
 def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
-    """Raises CheckpointError naming what a run folder lacks of a training that came to its end."""
+    """Raises CheckpointError naming what is missing from the run folder of a finished training."""
     end = experiment.settings.num_updates
     found, _ = latest(run_dir.checkpoints, run_dir.identity)
     lacking = [
@@ -107,10 +107,10 @@ def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
 
 
 def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
-    """Where to continue: the newest whole checkpoint. Without one the run begins again, which repeats it.
+    """Where to continue: at the newest whole checkpoint. Without one the run starts over and gives the same numbers.
 
     Raises CheckpointError for lost rows, for files of another run, and if resume=must finds no checkpoint; ConfigError
-    for one that was written under other settings of the process, unless resume_anyway is set.
+    if the settings of the process have changed since the checkpoint, unless resume_anyway is set.
     """
     settings = experiment.settings
     found, damaged = latest(run_dir.checkpoints, run_dir.identity)
@@ -138,11 +138,11 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
 
 
 def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> None:
-    """Raises CheckpointError for tables that do not fit a checkpoint, or a checkpoint after the end."""
+    """Raises CheckpointError if the tables do not match a checkpoint, or the checkpoint lies beyond the end."""
     end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
     if update > end:
         raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
-    evaluated = range(interval, update, interval) if interval else range(0)  # the one of `update` itself is made again
+    evaluated = range(interval, update, interval) if interval else range(0)  # the one at `update` is repeated
     for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
         if (missing := table.first_missing(wanted)) is not None:
             raise CheckpointError(f"{table.path} has no rows of update {missing}, before checkpoint {update}")
@@ -150,7 +150,7 @@ def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> No
 
 
 def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:
-    """Raises ConfigError with the list of what differs from the process that wrote a checkpoint."""
+    """Raises ConfigError listing what has changed since the process that wrote a checkpoint."""
     if not experiment.settings.resume_anyway:
         raise ConfigError(
             f"run_dir={run_dir.path} was trained under other settings of the process, which change numbers: "
@@ -159,7 +159,7 @@ def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[
 
 
 def raised_end(run_dir: RunDir, experiment: Experiment) -> list[str]:
-    """A line that says what it means that total_steps was raised, if it was."""
+    """One line about the effect of a raised total_steps; none if it is unchanged."""
     before, now = read_config(run_dir.path)["total_steps"], experiment.settings.total_steps
     if before == now:
         return []
@@ -169,7 +169,7 @@ def raised_end(run_dir: RunDir, experiment: Experiment) -> list[str]:
 
 
 def refuse_differences(path: Path, experiment: Experiment) -> None:
-    """Raises ConfigError with the list of what differs from the run in a folder and would change its numbers."""
+    """Raises ConfigError listing the settings that differ from the run in a folder and affect its numbers."""
     before = dotted(read_config(path))
     now = dotted(experiment.config)
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not harmless(name)]
@@ -184,7 +184,7 @@ def refuse_differences(path: Path, experiment: Experiment) -> None:
 
 
 def refuse_foreign_config(run_dir: RunDir) -> None:
-    """Raises ForeignError if config.yaml is not that of the run whose identity the folder has."""
+    """Raises ForeignError if config.yaml does not match the identity of the folder."""
     if config_digest(read_config(run_dir.path)) != run_dir.identity.config_sha256:
         raise ForeignError(
             f"{run_dir.path / CONFIG} belongs to another run than run.json next to it; restore the file of this run"
@@ -192,7 +192,7 @@ def refuse_foreign_config(run_dir: RunDir) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.yaml of a run folder; raises ConfigError for a damaged one, OSError for one that cannot be read."""
+    """config.yaml of a run folder; raises ConfigError if it is damaged, OSError if it cannot be read."""
     config = read_config_file(path / CONFIG)
     try:
         return config | {"total_steps": int(float(config["total_steps"]))}

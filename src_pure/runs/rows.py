@@ -1,4 +1,4 @@
-"""Rows of the tables of a run folder, from the metrics that the program returns."""
+"""The rows of a run folder's tables, made from the metrics that the program returns."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from src_pure.types import Array, Metrics
 
 
 def metric_rows(metrics: Metrics, lanes: Sequence[Lane], steps_per_update: int, done: int) -> pd.DataFrame:
-    """One row per update and run from metrics [U, R], the first of update done + 1; what has no value is NaN."""
+    """One row per update and run from metrics [U, R], starting with update done + 1; missing values are NaN."""
     num_updates, num_runs = metrics["episodes"].shape
     update = done + 1 + np.repeat(np.arange(num_updates), num_runs)
     rows = {
@@ -41,7 +41,7 @@ def evaluation_rows(
 
 
 def means_over_episodes(metrics: Mapping[str, Array | np.ndarray]) -> dict[str, np.ndarray]:
-    """`sum/<name>` divided by `episodes`, missing (NaN) where none ended; the other metrics as they are."""
+    """`sum/<name>` divided by `episodes`, NaN where no episode ended; other metrics unchanged."""
     episodes = np.asarray(metrics["episodes"])
     means = {}
     for name, values in metrics.items():
@@ -52,9 +52,10 @@ def means_over_episodes(metrics: Mapping[str, Array | np.ndarray]) -> dict[str, 
 
 
 def mean_score(frames: Sequence[pd.DataFrame], metric: str | None, min_episodes: int) -> float | None:
-    """The metric's mean over runs, each run's a mean over its episodes; values that are not finite are left out.
+    """The mean of a metric over runs, each run averaged over its episodes; non-finite values are left out.
 
-    None where a run has fewer than min_episodes: the mean of a few may be luck.
+    None if a run has fewer than min_episodes, because a mean over few episodes may be luck. Metrics that are not means
+    over episodes need one value per run instead.
     """
     if metric is None:
         return None

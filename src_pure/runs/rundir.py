@@ -1,4 +1,4 @@
-"""The folder of a run: every file in it is whole at any moment, and nothing in it is overwritten silently."""
+"""The folder of a run. At any moment every file in it is whole; nothing in it is overwritten silently."""
 
 import json
 import math
@@ -26,7 +26,7 @@ FOLDERS = (METRICS, EVALUATION, CHECKPOINTS, "tensorboard", "wandb", ".wandb", "
 
 
 def strict_json(value: Any) -> Any:
-    """The same value as JSON can hold it: numbers that are not finite become null, NumPy's become Python's."""
+    """The value in a form that JSON can store: non-finite numbers become null, NumPy numbers Python numbers."""
     if isinstance(value, dict):
         return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -42,7 +42,7 @@ NonNegative = Annotated[int, Ge(0)]
 
 
 class SummaryFile(OwnedFile):
-    """The fields of summary.json that are read again."""
+    """The fields of summary.json that are read back."""
 
     env_steps: NonNegative
     runs: NonNegative
@@ -50,16 +50,16 @@ class SummaryFile(OwnedFile):
 
 
 class RunDir:
-    """A run folder, held open. `RunDir.open(path)` continues the files that are there, `begin` starts a new run.
+    """A run folder, held open. `RunDir.open(path)` opens an existing run, `begin` starts a new one.
 
-    Once the folder was moved, deleted or replaced, every method that writes raises MovedError instead.
+    Once the folder has been moved, deleted or replaced, every method that writes raises MovedError.
     """
 
     def __init__(self, folder: Folder):
         self.folder = folder
         self.path = folder.path
-        self.disposable = False  # a new run of this process, which nobody needs yet
-        self.made = False  # this process made the folder as well
+        self.disposable = False  # a new run of this process without results so far
+        self.made = False  # this process also created the folder
         refuse_odd(folder.held, FILES, FOLDERS)
         self.identity = read_identity(folder.held)
         self.metrics = self._table(METRICS)
@@ -77,12 +77,12 @@ class RunDir:
 
     @classmethod
     def begin(cls, folder: Folder, made: bool, config_yaml: str, identity: Identity) -> "RunDir":
-        """A new run in an open folder that is empty, but for what a start that was killed left there."""
+        """A new run in an open folder, which must be empty except for leftovers of a killed start."""
         refuse_used(folder.path)
         remove_partials(folder.held)
         (folder.held / CHECKPOINTS).mkdir(exist_ok=True)
         write_identity(folder.held, identity)
-        with replacing(folder.held / CONFIG) as file:  # last, because with it the folder can be continued
+        with replacing(folder.held / CONFIG) as file:  # last, because it makes the folder continuable
             file.write(config_yaml.encode())
         run_dir = cls(folder)
         run_dir.disposable, run_dir.made = True, made
@@ -90,7 +90,7 @@ class RunDir:
 
     @staticmethod
     def continuable(path: Path) -> bool:
-        """Whether a folder is a run that keeps checkpoints, and not something else that must not be touched."""
+        """Whether a folder holds a run with checkpoints, as opposed to files that must not be touched."""
         return (path / CONFIG).is_file() and (path / CHECKPOINTS).is_dir()
 
     @property
@@ -104,7 +104,7 @@ class RunDir:
         self.folder.__exit__(*error)
 
     def rewind(self, update: int) -> None:
-        """The tables as they were after an update, and nothing left of files whose writing was killed."""
+        """Cuts the tables back to an update and deletes what interrupted writes left."""
         self.folder.check()
         remove_partials(self.folder.held)
         for table in (self.metrics, self.evaluation):
@@ -112,9 +112,9 @@ class RunDir:
             table.rewind(update)
 
     def discard(self) -> None:
-        """Removes the files of a new run that stopped before its first metrics, so that its name can be used again.
+        """Deletes the files of a new run that stopped before its first metrics, so that its name can be reused.
 
-        Everything stays where anything else lies, such as a file of the user or of a dashboard.
+        Keeps everything if the folder holds anything else, such as a file of the user or of a dashboard.
         """
         held = self.folder.held
         if not self.disposable or self.metrics.parts:
@@ -130,29 +130,29 @@ class RunDir:
                 self.folder.check()
                 self.path.rmdir()
         except OSError:
-            return  # it vanished, or may not be looked into any more: what is left is a run that can be continued
+            return  # it vanished or became inaccessible; whatever is left can be continued
 
     def write_config(self, config_yaml: str) -> None:
-        """config.yaml, replaced as a whole."""
+        """Replaces config.yaml as a whole."""
         self._write(CONFIG, config_yaml.encode())
 
     def append_metrics(self, frame: pd.DataFrame) -> None:
-        """metrics.parquet with one more part: one row per update and run."""
+        """Adds a part to metrics.parquet: one row per update and run."""
         self.folder.check()
         self.metrics.append(frame)
 
     def append_evaluation(self, frame: pd.DataFrame) -> None:
-        """evaluation.parquet with one more part: one row per run and policy mode."""
+        """Adds a part to evaluation.parquet: one row per run and policy mode."""
         self.folder.check()
         self.evaluation.append(frame)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """summary.json, replaced as a whole."""
+        """Replaces summary.json as a whole."""
         summary = strict_json(self.identity._asdict() | summary)
         self._write(SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
 
     def summary(self) -> SummaryFile | None:
-        """What summary.json says, None before the end of a run; raises ForeignError for one of another run."""
+        """The content of summary.json, None before the end of a run; raises ForeignError if another run wrote it."""
         path = self.folder.held / SUMMARY
         if not is_there(path):
             return None
@@ -167,7 +167,7 @@ class RunDir:
         return summary
 
     def log(self, line: str) -> None:
-        """log.txt, longer by one line with its time."""
+        """Appends a line with the current time to log.txt."""
         self.folder.check()
         append_line(self.folder.held / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
 
@@ -183,7 +183,7 @@ class RunDir:
 
 
 def make_free(path: Path) -> bool:
-    """Whether the folder is new; raises FileExistsError for one that is there and not empty."""
+    """Whether the folder is new; creates it if needed. Raises FileExistsError if it is not empty."""
     made = not path.is_dir()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def make_free(path: Path) -> bool:
 
 
 def make_fresh(parent: Path, name: str) -> Path:
-    """A new folder of this name, or of this name and a number where others have made it first."""
+    """A new folder of this name, with a number appended if the name is taken."""
     parent.mkdir(parents=True, exist_ok=True)
     number = 0
     while True:
@@ -207,7 +207,7 @@ def make_fresh(parent: Path, name: str) -> Path:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes files and tables whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+    """Deletes half-written files and tables; nobody is writing them, because the caller holds the folder's lock."""
     for partial in (partial for name in FILES for partial in partials_of(folder / name)):
         if partial.is_file() and not partial.is_symlink():
             partial.unlink()
@@ -217,7 +217,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def refuse_used(path: Path) -> None:
-    """Raises FileExistsError for a folder that holds anything but what a start that was killed leaves."""
+    """Raises FileExistsError if a folder holds anything but leftovers of a killed start."""
     found = sorted(item.name for item in path.iterdir() if not _before_config(item))
     if found:
         listed = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
@@ -225,7 +225,7 @@ def refuse_used(path: Path) -> None:
 
 
 def _before_config(item: Path) -> bool:
-    """Whether a start that was killed before it wrote config.yaml leaves this in a folder."""
+    """Whether an item may be left by a start that was killed before it wrote config.yaml."""
     if item.name == CHECKPOINTS:
         return item.is_dir() and not any(item.iterdir())
     return item.name in (LOCK, RUN) or item in partials_of(item.with_name(CONFIG)) + partials_of(item.with_name(RUN))
@@ -237,7 +237,7 @@ def read_metrics(path: str | Path) -> pd.DataFrame:
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
     refuse_odd(path, FILES, FOLDERS)
-    identity = read_identity(path) if is_there(path / RUN) else None  # published results have none
+    identity = read_identity(path) if is_there(path / RUN) else None  # published results carry no identity
     table = Table(path / METRICS, path / METRICS, identity)
     if not table.parts:
         raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")

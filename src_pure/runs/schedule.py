@@ -1,4 +1,4 @@
-"""Where a training stands and what is due: the length of segments, checkpoints, evaluations."""
+"""The progress of a training and what is due next: checkpoints, evaluations and the length of segments."""
 
 import time
 
@@ -11,7 +11,7 @@ from src_pure.runs.resume import Start
 
 
 class Progress:
-    """Where a training stands. Seconds are those of this process; `*_before` those of the processes it continues."""
+    """The progress of a training. Seconds count this process alone, `*_before` the processes that it continues."""
 
     def __init__(self, settings: Settings, start: Start):
         self.settings = settings
@@ -41,14 +41,14 @@ class Progress:
     def advance(self, rows: pd.DataFrame, num_updates: int, completed: np.ndarray, seconds: float) -> None:
         """Counts a segment; completed: updates of each run since the beginning, [R]."""
         if self.done == self.first:
-            self.saved = time.perf_counter()  # nothing could be saved while the program was compiled
+            self.saved = time.perf_counter()  # the clock starts after compilation
         self.unsaved.append(rows)
         self.done += num_updates
         self.completed = completed
         self.elapsed += seconds
 
     def count_from_here(self) -> None:
-        """Counts rows and minutes from the checkpoint that was just handed over."""
+        """Restarts the count of rows and minutes at the checkpoint that is now being written."""
         self.saved, self.unsaved = time.perf_counter(), []
 
     def checkpoint_due(self) -> bool:
@@ -62,9 +62,9 @@ class Progress:
         return self.finished or (interval > 0 and self.done > 0 and self.done % interval == 0)
 
     def segment_length(self, max_updates: int) -> int:
-        """Updates of the next segment: as many as fit into log_seconds, stopping at whatever is due next.
+        """The number of updates in the next segment: as many as fit into log_seconds, up to whatever is due next.
 
-        A segment takes at most half of grace_seconds, which leaves the other half for saving.
+        A segment takes at most half of grace_seconds and leaves the other half for saving.
         """
         settings = self.settings
         left = settings.num_updates - self.done

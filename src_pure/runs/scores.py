@@ -10,14 +10,14 @@ from src_pure.runs.intervals import interval
 
 
 def score_interval(metric: str, values: np.ndarray) -> tuple[float, float] | None:
-    """The interval of a metric's mean over runs, values [runs]; None where there are too few runs for one."""
+    """The interval of a metric's mean over runs, values [runs]; None if the runs give no interval."""
     return interval(values, 0.0, 1.0) if metric == "success_rate" else interval(values)
 
 
 def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
-    """{mode: {metric: mean, interval, episodes, unfinished, runs}} of the last evaluation; every run counts the same.
+    """{mode: {metric: mean, interval, episodes, unfinished, runs}} of the last evaluation; all runs weigh the same.
 
-    `unfinished` of the episodes were cut off: they count as far as they came, without success.
+    `unfinished` counts episodes that were cut off: they enter with what they reached so far and as unsuccessful.
     """
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for mode, rows in evaluation.groupby("mode"):
@@ -37,7 +37,7 @@ def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]
 
 
 class Curve(NamedTuple):
-    """A metric against environment steps, each [bins with a value]; low and high are NaN where there is no interval."""
+    """A metric against environment steps, each [bins with a value]; low and high are NaN without an interval."""
 
     steps: np.ndarray  # the middle of the bin
     mean: np.ndarray
@@ -46,10 +46,10 @@ class Curve(NamedTuple):
 
 
 def learning_curve(frame: pd.DataFrame, metric: str, bins: int) -> Curve:
-    """Mean over runs and its interval, in equal bins of environment steps (0, last].
+    """The mean over runs and its interval, in bins of equal width over the environment steps (0, last].
 
-    Inside a bin a run's value is its mean over episodes (rows weigh as many episodes as they hold), or over rows where
-    the metric is not a mean over episodes. Missing values count nowhere, and bins without any are left out.
+    Within a bin, a run's value is its mean over episodes (rows are weighted by their episodes), or over rows if the
+    metric is not a mean over episodes. Missing values are ignored; bins without values are left out.
     """
     env_steps = frame["env_steps"].to_numpy("int64")
     last = max(env_steps.max(), 1)

@@ -26,9 +26,9 @@ PROJECT = Path(__file__).parents[2]
 def summarise(
     experiment: Experiment, run_dir: RunDir, program: Program, state: TrainState, progress: Progress
 ) -> dict[str, Any]:
-    """The content of summary.json; its scores are empty if no run reached the end.
+    """The content of summary.json; the scores are empty if no run reached the end.
 
-    `final` are the scores of the sampled policy, `final_greedy` those of the greedy one.
+    `final` holds the scores of the sampled policy, `final_greedy` those of the greedy policy.
     """
     settings, num_runs = experiment.settings, len(experiment.lanes)
     evaluation = run_dir.evaluation.frame()
@@ -71,7 +71,7 @@ def versions() -> dict[str, Any]:
 
 
 def git_commit(root: Path = PROJECT) -> dict[str, Any] | None:
-    """The commit of the working tree at `root` and whether files differ from it; None outside a repository."""
+    """The commit checked out at `root` and whether files differ from it; None outside a repository."""
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():  # a copy of the project may lie inside another repository
         return None

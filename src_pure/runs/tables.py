@@ -1,11 +1,11 @@
-"""Tables that grow by adding: a folder of parts that are written once and never changed.
+"""Tables that only grow: each is a folder of parts, written once and never changed.
 
     metrics.parquet/  0000000001-0000000256.<SHA-256>.parquet   the rows of updates 1 to 256
                       0000000257-0000000300.<SHA-256>.parquet
 
-The name of a part carries the digest of its bytes, so the rename that publishes a part publishes its digest.
-`pd.read_parquet(folder)` reads all parts in order and passes over names that begin with a dot: a part that is being
-written. The folder appears together with its first part and disappears together with its last one.
+The name of a part contains the digest of its bytes, so one rename publishes both at once. `pd.read_parquet(folder)`
+reads all parts in order and skips names that begin with a dot: parts that are still being written. The folder appears
+together with its first part and disappears together with its last.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ PART = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{64})\.parquet", re.ASCII)
 
 
 class Part(NamedTuple):
-    """The name of a file with rows of every update from the first to the last."""
+    """A file with rows of every update from `first` to `last`, as its name describes it."""
 
     first: int
     last: int
@@ -50,10 +50,10 @@ class Part(NamedTuple):
 class Table:
     """A table of a run folder. Only the names of its parts are kept in memory.
 
-    path: its name for people; held: where it is, in a folder that is held open; identity: of the run that all parts
-    must belong to, None where the run does not say, as in published results. A table called METRICS has rows of every
-    update. Raises OddFileError for anything in the folder that is not a part, DamagedError for parts that overlap and
-    for updates that are missing between them.
+    path: for messages; held: for access, inside a folder that is held open; identity: the run that all parts must
+    belong to, None for published results, which carry none. A table called METRICS has rows of every update. Raises
+    OddFileError for anything in the folder that is not a part, DamagedError for overlapping parts and, in METRICS, for
+    missing updates.
     """
 
     def __init__(self, path: Path, held: Path, identity: Identity | None):
@@ -61,17 +61,17 @@ class Table:
         self.held = held
         self.identity = identity
         self.required = IN_METRICS if path.name == METRICS else IN_EVALUATION
-        self.columns: list[str] | None = None  # of the parts that were read or written
+        self.columns: list[str] | None = None  # of the parts read or written so far
         self.parts = list_parts(path, held)
         self._refuse_wrong_order()
 
     def check(self) -> None:
-        """Reads every part, one at a time; raises as `frame` does, and keeps nothing."""
+        """Verifies every part, one at a time and without keeping it; raises the errors of `frame`."""
         for part in self.parts:
             self._checked(part)
 
     def append(self, frame: pd.DataFrame) -> None:
-        """Writes a new part; raises CheckpointError for other columns than the table has."""
+        """Writes a new part; raises CheckpointError if its columns are not those of the table."""
         updates, rows = frame["update"], to_arrow(frame)
         first, last = int(updates.min()), int(updates.max())
         follows = first == self._last() + 1 if self.path.name == METRICS else first > self._last()
@@ -87,7 +87,7 @@ class Table:
         self.columns = rows.column_names
 
     def refuse_rewind(self, update: int) -> None:
-        """Raises DamagedError if a part has rows from before and after an update: parts end at every checkpoint."""
+        """Raises DamagedError if a part spans the update of a checkpoint: the run ends a part at every checkpoint."""
         for part in self.parts:
             if part.first <= update < part.last:
                 raise DamagedError(
@@ -96,9 +96,9 @@ class Table:
                 )
 
     def rewind(self, update: int) -> None:
-        """Removes the parts after an update, and the folder with the last of them.
+        """Deletes the parts after an update; if no part is left, deletes the folder as well.
 
-        The newest part goes first, so nobody finds a gap, neither meanwhile nor after a kill.
+        Deletes the newest part first, so that the table never has a gap, even if the process is killed.
         """
         self.refuse_rewind(update)
         if self.parts and self.parts[0].first > update:
@@ -112,7 +112,7 @@ class Table:
             flush(self.held)
 
     def remove_partials(self) -> None:
-        """Removes parts whose writing was killed; the lock of the folder is held, so nobody writes them now."""
+        """Deletes half-written parts; nobody is writing them, because the caller holds the folder's lock."""
         for partial in self.held.glob(".*.partial"):
             partial.unlink()
 
@@ -120,21 +120,21 @@ class Table:
         return self._part_of(update) is not None
 
     def first_missing(self, wanted: range) -> int | None:
-        """The first update that has no rows; None if all have."""
+        """The first wanted update without rows; None if there is no such update."""
         return next((update for update in wanted if not self.has_rows_of(update)), None)
 
     def digest_of(self, update: int) -> str:
-        """SHA-256 of the rows of an update, which are all in one part."""
+        """SHA-256 of the rows of an update, which always lie in one part."""
         part = self._part_of(update)
         rows = [] if part is None else self._rows(part).filter(pc.field("update") == update).to_pylist()
         rows.sort(key=lambda row: row["run"])
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def frame(self, columns: Sequence[str] = ()) -> pd.DataFrame:
-        """All rows, missing values as NaN; if columns are named, only those of them that the table has.
+        """All rows, missing values as NaN; columns: the ones to read, of which absent ones are skipped; default all.
 
-        Raises DamagedError for a part that is not what was written, ForeignError for one of another run, OddFileError
-        for a table that cannot fit in memory.
+        Raises DamagedError if a part is not as it was written, ForeignError if it belongs to another run, OddFileError
+        if the table does not fit into half of this machine's memory.
         """
         total, most = sum((self.held / part.name).stat().st_size for part in self._present()), host_memory() // 2
         if total > most:
@@ -148,7 +148,7 @@ class Table:
         return content.rows([name for name in content.columns if not columns or name in columns])
 
     def _checked(self, part: Part) -> parquet.Content:
-        """The content of a part; raises DamagedError or ForeignError for any other than the run wrote."""
+        """The content of a part; raises DamagedError or ForeignError unless it is as this run wrote it."""
         path, data = self.path / part.name, read_file(self.held / part.name)
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise DamagedError(f"{path} cannot be read: it is damaged, its bytes are not those that were written")
@@ -166,14 +166,14 @@ class Table:
         return content
 
     def _present(self) -> list[Part]:
-        """The parts; raises DamagedError if one of them was removed since they were listed."""
+        """The parts; raises DamagedError if one has been deleted since they were listed."""
         for part in self.parts:
             if not is_there(self.held / part.name):
                 raise DamagedError(f"{self.path} lacks the rows of updates {part.first} to {part.last}; restore them")
         return self.parts
 
     def _publish(self, part: Part, content: bytes) -> None:
-        """Puts a part into the folder; the folder appears with its first part, so nobody reads an empty table."""
+        """Puts a part into the folder. The first part brings the folder along, so that nobody reads an empty table."""
         refuse_odd(self.held.parent, (), [self.held.name])
         if self.parts or is_there(self.held):
             with replacing(self.held / part.name) as file:
@@ -198,7 +198,7 @@ class Table:
         return self.parts[index] if index >= 0 and update <= self.parts[index].last else None
 
     def _refuse_wrong_order(self) -> None:
-        """Raises DamagedError for parts that overlap, or of metrics that do not follow each other."""
+        """Raises DamagedError for overlapping parts and, in the table of metrics, for gaps between them."""
         expected = 1
         for part in self.parts:
             if part.first < expected:
@@ -216,7 +216,7 @@ class Table:
 
 
 def list_parts(path: Path, held: Path) -> list[Part]:
-    """The parts of a table in order; raises OddFileError for anything in its folder that is not a part of a table."""
+    """The parts of a table in order; raises OddFileError for anything else in its folder."""
     if not is_there(held):
         return []
     names = sorted(os.listdir(held))
@@ -231,17 +231,17 @@ def list_parts(path: Path, held: Path) -> list[Part]:
 
 
 class RowBuffer:
-    """Rows of metrics that wait to be written together, so that a day leaves about two thousand parts.
+    """Collects rows of metrics and writes them together, so that a day of training leaves about two thousand parts.
 
-    They wait for `seconds`, or for 1 % of the time since training began if that is longer. A context manager that
-    writes what is left, whatever ends the training.
+    Rows wait for `seconds`, or for 1 % of the time since training began if that is longer. As a context manager it
+    writes the remaining rows however the training ends.
     """
 
     def __init__(self, append: Callable[[pd.DataFrame], None], seconds: float | None):
         self.append = append
         self.seconds = seconds or 0.0
         self.begun = time.monotonic()
-        self.written: float | None = None  # when
+        self.written: float | None = None  # time of the last write
         self.waiting: list[pd.DataFrame] = []
 
     def __enter__(self) -> "RowBuffer":
@@ -251,14 +251,14 @@ class RowBuffer:
         self.write()
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Takes the rows of a segment, and writes all that wait if it is time; the first are written at once."""
+        """Takes the rows of a segment and writes all waiting rows when they are due; the first are due at once."""
         self.waiting.append(rows)
         now = time.monotonic()
         if self.written is None or now - self.written >= max(self.seconds, (now - self.begun) / 100):
             self.write()
 
     def write(self) -> None:
-        """Writes all rows that wait."""
+        """Writes all waiting rows."""
         if self.waiting:
             rows, self.waiting = pd.concat(self.waiting, ignore_index=True), []
             self.append(rows)
