@@ -1,11 +1,11 @@
 """Trains an agent with memory: `python trainer_pure.py +tmaze=agalite task.corridor_len=160`, `--help` for all options.
 
-Exit codes: 0 done, 2 wrong input, 3 a run's loss stopped being a number, 4 the run folder cannot be written, 5 another
-process works on it, 6 the device failed, 75 stopped by a signal, 130 by Ctrl-C; docs/durability.md says more.
+Exit codes: 0 done, 2 wrong input, 3 a run's numbers stopped being finite, 4 the run folder cannot be written, 5 another
+process uses it, 6 the device failed, 75 stopped by a signal, 130 stopped by Ctrl-C; details in docs/durability.md.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import logging
 import os
@@ -47,7 +47,7 @@ from src_pure.runs.rundir import RunDir
 
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of the training that the command-line arguments describe."""
+    """The exit code, after the training that the command-line arguments describe."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
@@ -83,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(
     experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Start, stop_request: StopRequest
 ) -> None:
-    """Trains an experiment in its run folder, from where it stands, and prints what came out.
+    """Trains an experiment in its run folder, beginning at `start`, and prints the results.
 
-    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError for what does not fit the device.
+    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError if it does not fit the device.
     """
     settings = experiment.settings
     parameters = num_parameters(params_of(experiment))
@@ -98,7 +98,7 @@ def run(
             summary = train(experiment, run_dir, sinks, start, stop_request)
     except Preempted as error:
         run_dir.disposable = False
-        with suppress(OSError):  # it is said anyway
+        with suppress(OSError):  # the message is printed in any case
             run_dir.log(str(error))
         raise type(error)(f"{error}; the same command with run_dir={run_dir.path} continues") from error
     except NumericalError as error:
@@ -114,7 +114,7 @@ def run(
 
 @contextmanager
 def stopped_in(path: Path, *kinds: type[Exception]) -> Generator[None]:
-    """Errors of these kinds in the block become a CannotWriteError that names the run folder."""
+    """Turns errors of these types in the block into a CannotWriteError that names the run folder."""
     try:
         yield
     except BrokenPipeError as error:
@@ -124,7 +124,7 @@ def stopped_in(path: Path, *kinds: type[Exception]) -> Generator[None]:
 
 
 def raise_if_failed(failed: dict[str, int], num_runs: int) -> None:
-    """Raises NumericalError if runs of a finished training failed; failed: the update of each, by seed."""
+    """Raises NumericalError if runs of a finished training failed; failed: the update of each failure, by seed."""
     if failed:
         listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
         raise NumericalError(f"{len(failed)} of {num_runs} runs failed: {listed}")
@@ -142,7 +142,7 @@ def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) 
 
 
 def report(summary: dict[str, Any], run_dir: RunDir) -> None:
-    """Prints what came out, on fresh evaluation episodes."""
+    """Prints the scores on fresh evaluation episodes, the speed and the run folder."""
     for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
         metric = main_metric(scores)
         print(f"{metric} ({mode} policy): {score_line(metric, scores[metric])}")
@@ -151,7 +151,7 @@ def report(summary: dict[str, Any], run_dir: RunDir) -> None:
 
 
 def score_line(metric: str, score: dict[str, Any]) -> str:
-    """A final score with what it is made of."""
+    """One line with a final score, its episodes and its interval."""
     if score["mean"] is None:
         return "missing, it is not a number in any run"
     line = f"{score['mean']:.3f} over {score['episodes']:,} fresh episodes"
@@ -165,13 +165,13 @@ def score_line(metric: str, score: dict[str, Any]) -> str:
 
 
 def keep_compiled_programs() -> None:
-    """Sets the folder where jax keeps them; one that cannot be written is named, and training goes on without."""
+    """Sets the folder where jax caches compiled programs; if it cannot be written, warns and switches the cache off."""
     project = Path(__file__).resolve().parent
     checkout = (project / "pyproject.toml").is_file()
     default = project / ".cache" / "jax" if checkout else platformdirs.user_cache_path("src-pure") / "jax"
     folder = jax.config.jax_compilation_cache_dir or str(default)
     try:
-        if "://" not in folder:  # else jax writes to a bucket
+        if "://" not in folder:  # otherwise it is a bucket, which jax handles itself
             os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"0")
@@ -187,11 +187,11 @@ def keep_compiled_programs() -> None:
 
 def program() -> int:
     """The exit code of the process."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs is in the errors that it raises
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that orbax raises contain what it logs
     keep_compiled_programs()
     return main(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    imported(exception=False)  # nothing is to be tidied up before signals are handled
+    imported(exception=False)  # there is nothing to clean up before signals are handled
     sys.exit(program())

@@ -1,12 +1,12 @@
 """What checkpoints cost a training: python scripts/bench_checkpoint.py [--repeats N] [--seconds S] [--only NAME]
 
-Stretches of training alternate: plain, and one that begins with a checkpoint and ends when it is on disk. How much
-longer the second takes is what one checkpoint costs: copying the state, for which training waits (blocked), and writing
-it while training goes on, which slows it down. Both are the same compiled program in the same process.
+Two kinds of stretches alternate: plain training, and training that begins with a checkpoint and ends when it is on
+disk. The extra time of the second is the cost of one checkpoint: copying the state while training waits (blocked), and
+writing it while training continues more slowly. Both run the same compiled program in the same process.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import statistics
 import sys
@@ -42,7 +42,7 @@ NO_MATTER: dict[str, Any] = {
 
 
 class Bench:
-    """A training that goes on and on, with checkpoints in a temporary folder."""
+    """An endless training with checkpoints in a temporary folder."""
 
     def __init__(self, overrides: list[str], folder: Path):
         self.experiment = build(compose(overrides))
@@ -52,19 +52,19 @@ class Bench:
         self.saved = 0
 
     def train(self, num_calls: int) -> None:
-        """As many calls of one update, each waited for as the training loop does."""
+        """Calls the program for one update num_calls times and waits after each, as the training loop does."""
         for _ in range(num_calls):
             self.state, _ = jax.block_until_ready(self.program.segment(self.state, 1))
 
     def save(self) -> float:
-        """Seconds that training waits for a checkpoint to begin."""
+        """Seconds that training waits until a checkpoint is handed over."""
         start = time.perf_counter()
         self.saved += 1
         self.checkpoints.save(self.state, self.saved, **NO_MATTER)
         return time.perf_counter() - start
 
     def stretch(self, num_calls: int, checkpoint: bool) -> tuple[float, float]:
-        """(seconds of that number of updates, seconds in which training waited for a checkpoint)."""
+        """(seconds that num_calls updates took, seconds that training waited for a checkpoint)."""
         start = time.perf_counter()
         blocked = self.save() if checkpoint else 0.0
         self.train(num_calls)
@@ -72,7 +72,7 @@ class Bench:
         return time.perf_counter() - start, blocked
 
     def calls_in(self, seconds: float) -> int:
-        """Updates in at least this number of seconds, after a warm-up."""
+        """The number of updates that take about this many seconds, measured after a warm-up."""
         self.train(1)
         start = time.perf_counter()
         self.train(2)
@@ -80,9 +80,9 @@ class Bench:
 
 
 def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
-    """Medians over the pairs of stretches."""
+    """Size, speed and costs: medians over pairs of stretches."""
     bench.save()
-    bench.checkpoints.wait()  # what the first one does once
+    bench.checkpoints.wait()  # keeps one-time costs of the first checkpoint out of the measurement
     num_calls = bench.calls_in(seconds)
     plain, longer, blocked = [], [], []
     for _ in range(repeats):
@@ -104,7 +104,7 @@ def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when all is measured."""
+    """0 once everything is measured."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=between(int, 1, 10_000), default=10, help="pairs of stretches (10)")
     parser.add_argument(

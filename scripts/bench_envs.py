@@ -1,12 +1,12 @@
 """Speed of the environments alone: python scripts/bench_envs.py [--calls N] [--only TEXT]
 
-Random actions in one jitted scan of 128 steps: without any reset as the baseline, then with every way to reset that the
-task offers, in the same process. Medians of several calls after a warm-up; the variants of a task take turns, so that
-what else the machine does falls on all of them.
+Plays random actions in one jitted scan of 128 steps: without resets as the baseline, then with every reset method of
+the task, all in the same process. Reports medians of several calls after a warm-up. The variants of a task take turns,
+so that other load on the machine affects all of them alike.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import statistics
 import sys
@@ -42,7 +42,7 @@ CASES = {
 
 
 def step_without_resets(env: VectorEnv, key: Key, state, action: Array):
-    """(state, obs [B, ...], reward [B]) of the environments as they are; nobody looks whether an episode ended."""
+    """(state, obs [B, ...], reward [B]) after a step that ignores whether episodes have ended."""
     keys = jax.random.split(key, env.num_envs)
     obs, env_state, reward, *_ = jax.vmap(env.env.step_env, in_axes=(0, 0, 0, None))(
         keys, state.env, action, env.params
@@ -53,13 +53,13 @@ def step_without_resets(env: VectorEnv, key: Key, state, action: Array):
 
 
 def step_with_resets(env: VectorEnv, key: Key, state, action: Array):
-    """The same as training steps."""
+    """(state, obs [B, ...], reward [B]) after a step as training takes it."""
     state, timestep = env.step(key, state, action)
     return state, timestep.obs, timestep.reward
 
 
 def prepare(env: VectorEnv, env_step: Callable) -> tuple[float, Callable[[], float]]:
-    """(compile seconds, a call that plays on and returns environment steps per second)."""
+    """(compile seconds, a function that plays 128 more steps and returns environment steps per second)."""
 
     def step(loop, key):
         state, _ = loop
@@ -92,7 +92,7 @@ def prepare(env: VectorEnv, env_step: Callable) -> tuple[float, Callable[[], flo
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when all is measured."""
+    """0 once everything is measured."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls of 128 steps each (5)")
     parser.add_argument("--only", default="", help="tasks whose name contains this")

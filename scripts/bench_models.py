@@ -1,14 +1,14 @@
 """Size and speed of every memory model: python scripts/bench_models.py [--calls N] [--only NAME ...] [--skip-training]
 
-Acting is one step of the whole network for 64 environments, training one PPO update on T-Maze v2 (64 environments, 128
-steps, 4 epochs, 8 minibatches) divided by its environment steps. Medians of several calls after a warm-up; the models
-take turns, so that what else the machine does falls on all of them. The baseline is the same GTrXL with public
-implementations' attention: the whole memory is projected to keys and values at every step, and shifted; learning scores
-every token with all of memory and sequence.
+Acting is one step of the whole network for 64 environments. Training is one PPO update on T-Maze v2 (64 environments,
+128 steps, 4 epochs, 8 minibatches) divided by its environment steps. Reports medians of several calls after a warm-up.
+The models take turns, so that other load on the machine affects all of them alike. The baseline is the same GTrXL with
+the attention of public implementations: it projects the whole memory to keys and values and shifts it at every step,
+and in learning it scores every token against the whole memory and sequence.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import sys
 import time
@@ -54,17 +54,17 @@ RATIOS = (
 def attend_by_projecting(
     memory: Array, seen: Array, query: Array, tokens: Array, reader: Reader
 ) -> tuple[Array, Array]:
-    """As ops.attention.attend, with a memory that is oldest first, and gradients by differentiation alone."""
+    """The same as ops.attention.attend, but with the oldest memory first and plain automatic differentiation."""
     num_steps, memory_len = len(tokens), memory.shape[1]
     context = jnp.concatenate([lax.stop_gradient(memory), tokens.swapaxes(0, 1)], axis=1)  # [B, M + T, D]
     y = context * reader.scale + reader.offset
     keys = einsum("bmd,dhk->bmhk", y, reader.key)
     values = einsum("bmd,dhk->bmhk", y, reader.value)
-    relative: Any = reader.relative  # the baseline always has it
+    relative: Any = reader.relative  # never None in the baseline
     content, position = (query + bias for bias in relative[:2])
     scores = einsum("tbhk,bmhk->bhtm", content, keys)
     padded = jnp.pad(relative.distances, ((0, num_steps), (0, 0), (0, 0)))
-    by_distance = einsum("tbhk,ehk->bhte", position, padded)  # read in shorter rows: Transformer-XL's shift
+    by_distance = einsum("tbhk,ehk->bhte", position, padded)  # rereading it in shorter rows is Transformer-XL's shift
     flat = by_distance.reshape(*scores.shape[:2], -1)[..., : num_steps * (memory_len + num_steps)]
     scores += flat.reshape(scores.shape)
     distance = memory_len + jnp.arange(num_steps)[:, None] - jnp.arange(memory_len + num_steps)  # [T, M + T]
@@ -75,21 +75,21 @@ def attend_by_projecting(
 
 @contextmanager
 def attention_of(name: str) -> Generator[None]:
-    """What is traced in it has the baseline's attention where `name` is the baseline."""
+    """Code traced in the block uses the baseline's attention if `name` is the baseline."""
     attend = attend_by_projecting if name == BASELINE else transformer.attend
     with mock.patch.object(transformer, "attend", attend):
         yield
 
 
 def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
-    """(parameters of the memory, bytes of state per environment, a call that acts and returns us per env step)."""
+    """(parameters of the memory, bytes of state per environment, a function that acts and returns us per env step)."""
     experiment = build(compose([*CASES[name], *SETTINGS]))
     policy = experiment.policy
     _, timestep = experiment.env.reset(jax.random.key(0))
     obs, reset = timestep.obs[None], timestep.reset[None]
     carry = jax.jit(lambda: policy.initialize_carry(NUM_ENVS))()
     shapes = jax.eval_shape(policy.init, jax.random.key(0), carry, obs, reset)
-    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01), shapes)  # their values change no time
+    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01), shapes)  # the values do not affect the time
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry)) // NUM_ENVS
 
     def act(params, carry, keys):
@@ -113,14 +113,14 @@ def prepare_acting(name: str) -> tuple[int, int, Callable[[], float]]:
 
 
 def prepare_training(name: str) -> tuple[float, float, Callable[[], float]]:
-    """As bench_train.prepare."""
+    """What bench_train.prepare returns, with the attention of this case."""
     with attention_of(name):
         return prepare([*CASES[name], *SETTINGS])
 
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when all is measured."""
+    """0 once everything is measured."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls (5)")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these alone")

@@ -1,12 +1,12 @@
 """Speed of training on T-Maze, published sizes: python scripts/bench_train.py [--calls N] [--only NAME]
 
-Compile time, environment steps per second (median of several calls after a warm-up) and the temporaries of one update
-(memory_analysis). The cases take turns. The baseline is the same AGaLiTe by a plain associative scan, in the same
-process.
+Reports compile time, environment steps per second (median of several calls after a warm-up) and the temporaries of one
+update (memory_analysis). The cases take turns. The baseline is the same AGaLiTe with a plain associative scan, in the
+same process.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import statistics
 import sys
@@ -40,7 +40,7 @@ RATIOS = (
 
 
 def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
-    """(compile seconds, MB of temporaries, a call that trains one update and returns seconds per environment step)."""
+    """(compile seconds, MB of temporaries, a function that trains one update and returns seconds per env step)."""
     experiment = build(compose(overrides))
     settings = experiment.settings
     init, update = make_train(experiment.env, experiment.policy)
@@ -50,7 +50,7 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
     start = time.perf_counter()
     program = segment.lower(state, algo, num_updates=1).compile()
     compile_seconds = time.perf_counter() - start
-    memory: Any = program.memory_analysis()  # jax types it loosely
+    memory: Any = program.memory_analysis()  # jax does not type its fields
 
     def call() -> float:
         nonlocal state
@@ -62,8 +62,10 @@ def prepare(overrides: list[str]) -> tuple[float, float, Callable[[], float]]:
 
 
 def medians(calls: dict[str, Callable[[], float]], times: int) -> dict[str, float]:
-    """What each call returns, the median of several after a warm-up; they take turns, so what else the machine does
-    falls on all of them."""
+    """The median result of each function over several calls after a warm-up.
+
+    The functions take turns, so that other load on the machine affects all of them alike.
+    """
     results = {name: [] for name in calls}
     for _ in range(1 + times):
         for name, call in calls.items():
@@ -73,7 +75,7 @@ def medians(calls: dict[str, Callable[[], float]], times: int) -> dict[str, floa
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when all is measured."""
+    """0 once everything is measured."""
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=between(int, 1, 10_000), default=5, help="timed calls of one update each (5)")
     parser.add_argument("--only", choices=CASES, help="one case alone")

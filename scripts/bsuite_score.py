@@ -1,7 +1,7 @@
 """bsuite's score of a sweep over its memory tasks: python scripts/bsuite_score.py RUN..."""
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import os
 import sys
@@ -17,7 +17,7 @@ from src_pure.results.bsuite import NUM_EPISODES, SOLVED_BELOW, bsuite_score, re
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the score is printed."""
+    """0 once the score is printed."""
     parser = Parser(
         description="bsuite's score: the fraction of settings whose regret over the first "
         f"{NUM_EPISODES:,} episodes of training is below {SOLVED_BELOW} of that of guessing."

@@ -3,11 +3,12 @@
     python scripts/check_model.py model=gtrxl model.memory_len=32
     python scripts/check_model.py model._target_=my_package.my_module.MyModel model.size=64 --trust my_package
 
-With model._target_ only the values given are passed on. Exit codes: 0 all hold, 1 one is broken, 2 wrong input.
+With model._target_, only the given values are passed on. Exit codes: 0 all promises hold, 1 one is broken, 2 wrong
+input.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import argparse
 import sys
@@ -24,7 +25,7 @@ TARGET = "model._target_"
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = Parser(description="Checks what every memory model promises.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="model=NAME, model._target_=CLASS, model.KEY")
     default = f"{WINDOWS} times model.memory_len, at least {NUM_STEPS}"
@@ -34,7 +35,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 
 def model_component(overrides: Sequence[str]) -> dict[str, Any]:
-    """The model's part of the configuration; with a class of its own, only the values that were given."""
+    """The model section of the configuration; with model._target_, only the values that were given."""
     keys = [override.lstrip("+").partition("=")[0] for override in overrides]
     if TARGET not in keys:
         return compose(overrides)["model"]
@@ -47,7 +48,7 @@ def model_component(overrides: Sequence[str]) -> dict[str, Any]:
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """The exit code."""
+    """0 if all promises hold, else 1."""
     options = arguments(command_line)
     check_device()
     model = instantiate(model_component(options.overrides), "model", options.trust)

@@ -1,12 +1,12 @@
 """Whether two checkouts train bit for bit alike: python scripts/compare_checkouts.py --before PATH --after PATH
 
 Each checkout trains the same small configurations with its own code, in this Python, and compiles its own programs.
-Every column of the tables and every array of the last checkpoint is compared bit by bit, NaN equal to NaN. Exit code 0
-if no bit differs, 1 if any does.
+Every column of the tables and every array of the last checkpoint is compared bit by bit; NaN equals NaN. Exit codes: 0
+if all bits are equal, 1 if any differs.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ import pandas as pd
 from src_pure.errors import ConfigError, Parser, guarded
 
 SMALL = "num_envs=8 num_steps=16 total_steps=768 policy.head_size=16 checkpoint.metric=null"
-# every episode ends by itself: what an evaluation counts of one that is cut off is not the same in old commits
+# every episode ends by itself, because old commits count episodes that are cut off differently
 SMALL_EVALUATION = "evaluation.num_episodes=8 evaluation.interval=3 evaluation.max_steps=40"
 PPO, A2C = "algo=ppo algo.num_minibatches=2 algo.update_epochs=2", "algo=a2c"
 ONE_LAYER = "model.d_model=16 model.num_heads=2 model.d_head=8 model.d_ffc=16"
@@ -76,12 +76,12 @@ CASES = {
         f"task=gymnax task.env_name=CartPole-v1 task.time_limit=12 model=galite {LAYERS} model.decay=released "
         f"model.residual=post_norm {PPO} algo.anneal_lr=true algo.clip_value=true vector.truncation=bootstrap"
     ),
-    # old commits add up the returns of several evaluation episodes in another order
+    # one episode, because old commits sum the returns of several in another order
     "pendulum, mlp, ppo": (
         f"task=gymnax task.env_name=Pendulum-v1 task.time_limit=20 model=mlp {PPO} evaluation.num_episodes=1"
     ),
 }
-# keys, and their values, as commits before this script knew them
+# key: (its name in commits older than this script, {value: its old name})
 RENAMED = {
     "vector.truncation": ("algo.truncation", {}),
     "vector.resets": ("task.resets", {}),
@@ -92,7 +92,7 @@ RENAMED = {
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 if no bit differs, else 1."""
+    """0 if all bits are equal, else 1."""
     parser = Parser(description="Whether two checkouts train bit for bit alike.")
     parser.add_argument("--before", type=Path, help="one checkout")
     parser.add_argument("--after", type=Path, help="the other")
@@ -121,7 +121,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def folder_of_runs(kept: Path | None) -> Generator[Path]:
-    """A new folder; one without a name is removed afterwards."""
+    """A new folder; None: a temporary one, deleted afterwards."""
     if kept is not None:
         kept.mkdir(parents=True)
         yield kept.resolve()
@@ -131,12 +131,12 @@ def folder_of_runs(kept: Path | None) -> Generator[Path]:
 
 
 def train_both(checkouts: Sequence[Path], overrides: Sequence[str], folder: Path) -> list[Path]:
-    """The run folders of a training of each checkout, which train at the same time."""
+    """The run folders of both checkouts, which train at the same time."""
     runs = [folder / "before", folder / "after"]
     with ExitStack() as stack:
         processes = [start(checkout, overrides, run) for checkout, run in zip(checkouts, runs, strict=True)]
         for process in processes:
-            stack.callback(process.kill)  # after Ctrl-C, too
+            stack.callback(process.kill)  # also after Ctrl-C
         outputs = [process.communicate()[0] for process in processes]
     for checkout, process, output in zip(checkouts, processes, outputs, strict=True):
         if process.returncode:
@@ -145,7 +145,7 @@ def train_both(checkouts: Sequence[Path], overrides: Sequence[str], folder: Path
 
 
 def start(checkout: Path, overrides: Sequence[str], run: Path) -> subprocess.Popen:
-    """The training of a checkout, with a program that it compiled itself."""
+    """The started training of a checkout, which compiles its own program."""
     checkout = checkout.resolve()
     command = [
         sys.executable,
@@ -160,7 +160,7 @@ def start(checkout: Path, overrides: Sequence[str], run: Path) -> subprocess.Pop
 
 
 def written_for(checkout: Path, overrides: Sequence[str]) -> list[str]:
-    """Overrides with the keys and values that a checkout knows."""
+    """The overrides, with keys and values renamed to those that a checkout knows."""
     config = (checkout / "configs/config.yaml").read_text()
     written = []
     for override in overrides:
@@ -179,7 +179,7 @@ def written_for(checkout: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def contents(run: Path) -> dict[str, np.ndarray]:
-    """Every column of both tables of a run folder and every array of its last checkpoint, by name."""
+    """Every column of a run folder's two tables and every array of its last checkpoint, by name."""
     found = {}
     for table in ("metrics", "evaluation"):
         frame = pd.read_parquet(run / f"{table}.parquet")
@@ -192,9 +192,9 @@ def contents(run: Path) -> dict[str, np.ndarray]:
 
 
 def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """How many bits of each array differ; of one that only one side has, or in another form, all of them.
+    """The number of differing bits of each array; all of its bits if a side lacks it or has another shape or dtype.
 
-    NaN equals NaN. Text counts one for each value that differs.
+    NaN equals NaN. Text counts one per differing value.
     """
     found = {}
     for name in sorted(set(before) | set(after)):
@@ -210,8 +210,8 @@ def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
 
 
 def bits(array: np.ndarray) -> np.ndarray:
-    """The bytes of an array, with one pattern for every NaN."""
-    if array.dtype.kind in "fV":  # bfloat16 is a kind of its own
+    """The bytes of an array, with the same pattern for every NaN."""
+    if array.dtype.kind in "fV":  # V: bfloat16
         array = np.where(array != array, np.array(np.nan, array.dtype), array)
     return np.frombuffer(array.tobytes(), np.uint8)
 

@@ -1,11 +1,11 @@
 """The policy of one run of a training, in a small folder: python scripts/export.py RUN [--run N|best] [--out FOLDER]
 
-The parameters are those of the newest whole checkpoint. src_pure.load_policy(FOLDER) makes them act, and
-`python trainer_pure.py ... warm_start=FOLDER` starts another training from them.
+The parameters come from the newest whole checkpoint. src_pure.load_policy(FOLDER) loads the policy to act with it;
+`python trainer_pure.py ... warm_start=FOLDER` starts another training from it.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ LARGEST = 2**31 - 1
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = Parser(description="The policy of one run of a training, in a small folder.")
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     parser.add_argument(
@@ -38,12 +38,12 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run_or_best(text: str) -> int | str:
-    """The number of a run, or the word best."""
+    """The number of a run, or "best"."""
     return text if text == "best" else between(int, 0, LARGEST)(text)
 
 
 def export(trained: Trained, options: argparse.Namespace) -> Path:
-    """The folder of the policy, written."""
+    """The folder that the policy was written to."""
     run, lanes = options.run, trained.experiment.lanes
     if run is None and options.metric is None and len(lanes) == 1:
         run = lanes[0].run
@@ -57,7 +57,7 @@ def export(trained: Trained, options: argparse.Namespace) -> Path:
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the policy is written."""
+    """0 once the policy is written."""
     options = arguments(command_line)
     trained = read_trained(options.folder, options.trust)
     for line in trained.problems:

@@ -1,7 +1,7 @@
 """Learning curves of one or more runs as a picture: python scripts/plot.py RUN... [--metric NAME]... [--out FILE]"""
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import argparse
 import os
@@ -21,7 +21,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = Parser(description="Learning curves: mean over the runs of a folder, with its interval.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several share one picture")
     parser.add_argument("--metric", action="append", help="column of metrics.parquet; again for another panel")
@@ -38,7 +38,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 
 def metrics_of(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> list[str]:
-    """The metrics to draw; raises ConfigError for one that not every run has."""
+    """The metrics to draw; raises ConfigError if a run lacks one of them."""
     for run, frame in zip(options.runs, frames, strict=True):
         if missing := {"run", "env_steps", "episodes"} - set(frame):
             raise ConfigError(
@@ -56,7 +56,7 @@ def metrics_of(frames: Sequence[pd.DataFrame], options: argparse.Namespace) -> l
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the picture is written."""
+    """0 once the picture is written."""
     options = arguments(command_line)
     frames = [read_metrics(run) for run in options.runs]
     metrics = metrics_of(frames, options)

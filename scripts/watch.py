@@ -1,10 +1,10 @@
-"""An agent of a run folder at play, as a GIF: python scripts/watch.py RUN [--policy POLICY] [--episodes N] [--out FILE]
+"""Episodes of a run's agent as a GIF: python scripts/watch.py RUN [--policy POLICY] [--episodes N] [--out FILE]
 
-Each frame says step, reward, return, action and value, and what the environment knows that the agent has to remember.
+Each frame shows step, reward, return, action, value, and what the agent has to remember.
 """
 
 if __name__ == "__main__":
-    from src_pure.interrupt import imported  # first: from here on Ctrl-C is one line
+    from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import argparse
 import sys
@@ -23,11 +23,11 @@ from src_pure.train import make_train
 from src_pure.types import Params
 
 POLICIES = ("trained", "fresh", "random")
-MAX_FRAMES = 10_000  # of a GIF, all in memory
+MAX_FRAMES = 10_000  # in a GIF, which is built in memory
 
 
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = Parser(description="Writes a GIF of an agent at play.")
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--policy", choices=POLICIES, default="trained", help="trained, as it began (fresh), or random")
@@ -52,7 +52,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 
 
 def params_for(policy: str, trained: Trained, run: int) -> Params | None:
-    """The parameters of a run; of a fresh one those that it began with, of a random one none."""
+    """The parameters of a run: the trained ones, the initial ones if `fresh`, None if `random`."""
     experiment = trained.experiment_of_run(run)
     if policy == "trained":
         return with_params(experiment, trained.params_of_run(run), trained.checkpoint.path)
@@ -64,7 +64,7 @@ def params_for(policy: str, trained: Trained, run: int) -> Params | None:
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
-    """0 when the GIF is written."""
+    """0 once the GIF is written."""
     options = arguments(command_line)
     trained = read_trained(options.run_dir, options.trust)
     for line in trained.problems:

@@ -14,16 +14,16 @@ from src_pure.runs.columns import floats
 from src_pure.runs.resume import came_to_its_end, read_config
 from src_pure.runs.rundir import RunDir, read_metrics
 
-NUM_EPISODES = 10_000  # what bsuite gives an agent to learn a setting
-SOLVED_BELOW = 0.75  # of the regret of guessing
+NUM_EPISODES = 10_000  # that bsuite grants an agent to learn a setting
+SOLVED_BELOW = 0.75  # fraction of the regret of guessing
 SETTING = ["task", "memory_length", "num_bits"]
 
 
 def read_sweep(paths: Sequence[Path], trust: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per setting, in order: its runs, the fewest episodes that count in one of them, their mean regret ratio.
+    """One row per setting, in order: number of runs, fewest counted episodes of a run, mean regret ratio.
 
-    Several folders of one setting, such as those of other seeds, are one row. Raises ConfigError or OSError for a
-    folder that is not a finished run of a memory task.
+    Folders of the same setting, such as different seeds, share a row. Raises ConfigError or OSError for a folder that
+    is not a finished run of a memory task.
     """
     runs = pd.concat([read_runs(path, trust) for path in paths])
     columns = {"runs": ("episodes", "size"), "episodes": ("episodes", "min"), "regret": ("regret", "mean")}
@@ -31,7 +31,7 @@ def read_sweep(paths: Sequence[Path], trust: Sequence[str] = ()) -> pd.DataFrame
 
 
 def read_runs(path: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per run of a folder: its setting, how many of its episodes count, their regret ratio."""
+    """One row per run of a folder: its setting, the number of counted episodes and their regret ratio."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
     config = read_config(path)
@@ -53,10 +53,10 @@ def read_runs(path: Path, trust: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def regret_ratio(episodes: np.ndarray, success_rate: np.ndarray) -> tuple[int, float]:
-    """(how many episodes count, regret relative to guessing) of a run's updates [U], in order.
+    """(number of counted episodes, regret relative to guessing) of a run's updates [U], in order.
 
-    (n - successes) / (n / 2) over the first n = 10,000 episodes, or over all where there are fewer, as bsuite does with
-    partial runs. Of the update in which the last of them ends a part counts; a rate of no episode (NaN) is not read.
+    The ratio is (n - successes) / (n / 2) over the first n = 10,000 episodes, or over all if there are fewer, as in
+    bsuite for partial runs. The update that reaches n counts in part. Rates over no episodes (NaN) are ignored.
     """
     before = np.cumsum(episodes) - episodes
     counted = np.clip(NUM_EPISODES - before, 0, episodes)  # [U]
@@ -68,5 +68,5 @@ def regret_ratio(episodes: np.ndarray, success_rate: np.ndarray) -> tuple[int, f
 
 
 def bsuite_score(regret_ratios: Sequence[float]) -> float:
-    """The fraction of settings that are learned well before their episodes are over: a regret ratio below 0.75."""
+    """The fraction of settings with a regret ratio below 0.75: those learned well before the episodes ran out."""
     return float(np.mean(np.asarray(regret_ratios) < SOLVED_BELOW))

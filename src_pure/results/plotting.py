@@ -1,4 +1,4 @@
-"""Learning curves as a picture. The only module that imports matplotlib."""
+"""Plots of learning curves. The only module that imports matplotlib."""
 
 import math
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-os.environ["MPLBACKEND"] = "agg"  # a notebook's is refused on import; a Figure of its own uses none
+os.environ["MPLBACKEND"] = "agg"  # else importing fails on a notebook's backend; Figure needs no backend
 
 import matplotlib
 import pandas as pd
@@ -19,11 +19,11 @@ from matplotlib.ticker import EngFormatter
 from src_pure.runs.atomic import replacing
 from src_pure.runs.scores import learning_curve
 
-# Okabe and Ito's colours without yellow, which is too light for a line: apart for colour-blind readers and in grey
+# Okabe and Ito's colours, distinct for colour-blind readers and in grey; without yellow, too light for a line
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-DASHES = ("-", "--", ":", "-.")  # the next one each time the colours are used up
+DASHES = ("-", "--", ":", "-.")  # the next style after each round of colours
 INK, FAINT = "#333333", "#E6E6E6"
-STYLE: Any = {  # matplotlib would have its keys as literals
+STYLE: Any = {  # Any, because matplotlib types the keys as literals
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -47,7 +47,7 @@ UNITS = {"success_rate": "fraction of episodes", "episode_return": "sum of rewar
 
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
-    """The paths without the folders they all lie in; of a single path, its last two names."""
+    """The paths without the parent folders that all of them share; the last two names of a single path."""
     parts = [Path(os.path.realpath(path)).parts for path in paths]
     shared = 0
     while len({part[: shared + 1] for part in parts}) == 1 and shared + 1 < min(map(len, parts)):
@@ -58,7 +58,7 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
 
 
 def plot_curves(frames: dict[str, pd.DataFrame], metrics: Sequence[str], bins: int, out: Path) -> None:
-    """Writes a picture with one panel for each metric and one line for each labelled frame of metrics."""
+    """Writes a figure with one panel per metric and one line per labelled frame of metrics."""
     columns = len(metrics) if len(metrics) <= 3 else math.ceil(math.sqrt(len(metrics)))
     rows = math.ceil(len(metrics) / columns)
     width = 7.2 if columns == 1 else 5.2 * columns
@@ -80,18 +80,18 @@ def plot_curves(frames: dict[str, pd.DataFrame], metrics: Sequence[str], bins: i
 
 
 def legend_label(label: str, frame: pd.DataFrame) -> str:
-    """The label with the number of runs its line is made of."""
+    """The label followed by the number of runs behind its line."""
     runs = frame["run"].nunique()
     return f"{label}  ({runs} run{'s' if runs > 1 else ''})"
 
 
 def draw_panel(panel: Axes, frames: Sequence[pd.DataFrame], metric: str, bins: int) -> list[Line2D]:
-    """The lines drawn: each frame's mean over runs, with its interval where there is more than one run."""
+    """The lines drawn: the mean over runs of each frame, shaded by its interval if there are several runs."""
     lines: list[Any] = []
     for index, frame in enumerate(frames):
         curve = learning_curve(frame, metric, bins)
         color, dash = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
-        marker = "o" if len(curve.steps) == 1 else ""  # a line through one point would not be seen
+        marker = "o" if len(curve.steps) == 1 else ""  # a line through a single point is invisible
         lines += panel.plot(curve.steps, curve.mean, color=color, linestyle=dash, marker=marker, linewidth=1.8)
         panel.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
     if not any(len(line.get_xdata()) for line in lines):

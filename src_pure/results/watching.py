@@ -1,4 +1,4 @@
-"""An agent at play as a GIF: what the environment renders, with what was done, earned and expected below it."""
+"""Episodes as a GIF: the rendered environment above the action, reward and predicted value of every step."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,17 +16,17 @@ from src_pure.runs.atomic import replacing
 from src_pure.runs.policies import decide
 from src_pure.types import Key, Params
 
-WIDTH = 384  # pixels of a frame; the longer side of a picture is enlarged by a whole number to about this
-LINE = 18  # pixels of a line of text
+WIDTH = 384  # pixels; pictures are enlarged by an integer factor until their longer side is about this long
+LINE = 18  # pixels per line of text
 FRAME_MS, LAST_FRAME_MS = 150, 1200
 
 
 def player(
     experiment: Experiment, params: Params | None, greedy: bool, max_steps: int
 ) -> Callable[[Key], list[Image.Image]]:
-    """play(key) -> the frames of one episode, the start and the end included; random actions where params is None.
+    """play(key) -> the frames of one episode, including start and end; params None: random actions.
 
-    What it needs is compiled with the first episode. Raises ConfigError for an environment that has no pictures.
+    Compiles at the first episode. Raises ConfigError if the environment cannot be rendered.
     """
     env, env_params, policy = experiment.env.env, experiment.env.params, experiment.policy
     action_space = env.action_space(env_params)
@@ -71,7 +71,7 @@ def player(
 
 
 def frame(picture: np.ndarray, lines: Sequence[str]) -> Image.Image:
-    """uint8 [height, width, 3], enlarged, above lines of text."""
+    """A frame: the picture, uint8 [height, width, 3], enlarged, above lines of text."""
     scale = max(1, WIDTH // max(picture.shape[:2]))
     picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = picture.shape[:2]
@@ -80,11 +80,11 @@ def frame(picture: np.ndarray, lines: Sequence[str]) -> Image.Image:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=14)
     for number, line in enumerate(lines):
         draw.text((8, height + 4 + LINE * number), line, fill="black", font=font)
-    return image.convert("P", palette=Image.Palette.ADAPTIVE)  # as a GIF has it: a third of the memory
+    return image.convert("P", palette=Image.Palette.ADAPTIVE)  # the form that GIFs use, in a third of the memory
 
 
 def write_gif(episodes: Sequence[Sequence[Image.Image]], path: Path) -> None:
-    """One episode after the other; the last frame of each stays for a while."""
+    """Writes the episodes one after another; the last frame of each stays longer."""
     frames = [image for episode in episodes for image in episode]
     durations = [ms for episode in episodes for ms in [FRAME_MS] * (len(episode) - 1) + [LAST_FRAME_MS]]
     path.parent.mkdir(parents=True, exist_ok=True)
