@@ -85,7 +85,7 @@ def run(
 ) -> None:
     """Trains an experiment in its run folder, beginning at `start`, and prints the results.
 
-    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError if it does not fit the device.
+    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError if training needs too much memory.
     """
     settings = experiment.settings
     parameters = num_parameters(params_of(experiment))

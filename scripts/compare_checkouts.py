@@ -211,7 +211,7 @@ def differing_bits(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
 
 def bits(array: np.ndarray) -> np.ndarray:
     """The bytes of an array, with the same pattern for every NaN."""
-    if array.dtype.kind in "fV":  # V: bfloat16
+    if array.dtype.kind in "fV":  # V is the kind of bfloat16
         array = np.where(array != array, np.array(np.nan, array.dtype), array)
     return np.frombuffer(array.tobytes(), np.uint8)
 

@@ -1,6 +1,6 @@
 """The policy of one run of a training, in a small folder: python scripts/export.py RUN [--run N|best] [--out FOLDER]
 
-The parameters come from the newest whole checkpoint. src_pure.load_policy(FOLDER) loads the policy to act with it;
+The parameters come from the newest whole checkpoint. src_pure.load_policy(FOLDER) loads the policy for acting;
 `python trainer_pure.py ... warm_start=FOLDER` starts another training from it.
 """
 

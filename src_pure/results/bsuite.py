@@ -14,7 +14,7 @@ from src_pure.runs.columns import floats
 from src_pure.runs.resume import came_to_its_end, read_config
 from src_pure.runs.rundir import RunDir, read_metrics
 
-NUM_EPISODES = 10_000  # that bsuite grants an agent to learn a setting
+NUM_EPISODES = 10_000  # bsuite's budget for learning a setting
 SOLVED_BELOW = 0.75  # fraction of the regret of guessing
 SETTING = ["task", "memory_length", "num_bits"]
 

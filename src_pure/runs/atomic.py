@@ -148,7 +148,7 @@ def partial_path(path: Path) -> Path:
 
 
 def is_partial(name: str) -> bool:
-    """Whether a name is temporary: of something still being written, or left by a process that was killed."""
+    """Whether a name marks something temporary: still being written, or left by a process that was killed."""
     return name.startswith(".") and name.endswith(".partial")
 
 

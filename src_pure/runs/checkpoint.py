@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
     wall_seconds: float  # all time, in every process so far
     config: dict[str, Any]
     process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
-    continued: list[dict[str, Any]]  # where the run went on under other settings: {update, differences}
+    continued: list[dict[str, Any]]  # where the run continued under other settings: {update, differences}
     metrics_sha256: str  # of this update's rows in the table of metrics
     identity: Identity
 
@@ -176,7 +176,7 @@ class Checkpoints:
         self.opened.check()
 
     def _prune(self) -> None:
-        """Deletes all but the last `keep` and the best; renamed first, no half-deleted checkpoint looks complete."""
+        """Deletes all but the last `keep` and the best; renames first, lest a half-deleted one look complete."""
         paths = _complete(self.opened.held)
         scores = {path: score for path in paths if (score := _score(path, self.metric)) is not None}
         best = max(scores, key=lambda path: scores[path], default=None)

@@ -1,4 +1,4 @@
-"""Folders that others may move, replace or have created: held open for writing, never followed outside for reading."""
+"""Folders that others may move, replace or prepare: writes stay in the opened folder, reads follow no links."""
 
 import os
 import stat
@@ -100,7 +100,10 @@ def append_line(path: Path, line: str) -> None:
 
 
 def refuse_odd(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) -> None:
-    """Raises OddFileError if a name exists as something else; a symbolic link is neither file nor folder."""
+    """Raises OddFileError if one of these names exists but is not a regular file or a real folder, as wanted.
+
+    Symbolic links are refused in both lists.
+    """
     for names, is_wanted, wanted in ((files, stat.S_ISREG, "file"), (folders, stat.S_ISDIR, "folder")):
         for path in (folder / name for name in names):
             with suppress(FileNotFoundError):

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from src_pure.errors import ConfigError
 from src_pure.runs.columns import floats, main_metric, weighted_means
 
-MOST_SEPARATE_RUNS = 8  # with more, the curves in one chart are indistinguishable
+MOST_SEPARATE_RUNS = 8  # with more, nobody can tell the curves in a chart apart
 
 
 class Sink(Protocol):
@@ -125,7 +125,7 @@ def progress(total_updates: int, stream: TextIO) -> Sink:
 
 
 def points(frame: pd.DataFrame) -> list[dict[str, float]]:
-    """One dict per update: the mean of every metric over runs, and for 2 to 8 runs each run's own value as well.
+    """One dict per update: the mean of every metric over runs, and for a few runs each run's own value as well.
 
     Means over episodes weight runs by their episodes. Missing values are left out. Keys: `metric`, `run_<run>/metric`.
     """

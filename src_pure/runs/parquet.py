@@ -1,6 +1,6 @@
 """The bytes of one part of a table: its rows, and the identity of their run in the metadata of the schema.
 
-A damaged footer may declare any number of rows. It is therefore checked against the size of the file before reading.
+A footer may declare any number of rows, so its claim is checked against the size of the file before reading.
 """
 
 from collections.abc import Generator, Sequence

@@ -220,7 +220,7 @@ def decide(
 ) -> tuple[Carry, Array, PolicyOutput]:
     """(carry, action, output) for obs [B, ...]; the most likely action if the key is None, else a sampled one.
 
-    The action is clipped to the action space, as VectorEnv does in training, so an environment can take it.
+    Action vectors are clipped to the action space, as in training by VectorEnv.
     """
     carry, action, output = acting_step(key, experiment.policy.apply, params, carry, obs, reset)
     return carry, experiment.env.action_space.clip(action), output

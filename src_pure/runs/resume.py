@@ -23,7 +23,7 @@ class Start(NamedTuple):
 
     checkpoint: Checkpoint | None
     damaged: tuple[Path, ...]  # checkpoints to put aside
-    continued: list[dict[str, Any]]  # where the run went on under other settings of the process
+    continued: list[dict[str, Any]]  # where the run continued under other settings of the process
     lines: list[str]  # messages for the log and standard error
 
     @property
@@ -142,7 +142,7 @@ def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> No
     end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
     if update > end:
         raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
-    evaluated = range(interval, update, interval) if interval else range(0)  # the one at `update` is repeated
+    evaluated = range(interval, update, interval) if interval else range(0)  # evaluation at `update` is repeated
     for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
         if (missing := table.first_missing(wanted)) is not None:
             raise CheckpointError(f"{table.path} has no rows of update {missing}, before checkpoint {update}")

@@ -11,7 +11,11 @@ from src_pure.runs.resume import Start
 
 
 class Progress:
-    """The progress of a training. Seconds count this process alone, `*_before` the processes that it continues."""
+    """The progress of a training.
+
+    `elapsed` counts seconds of this process, `*_before` those of the processes that it continues; `seconds` and
+    `wall_seconds` count both.
+    """
 
     def __init__(self, settings: Settings, start: Start):
         self.settings = settings
@@ -20,7 +24,7 @@ class Progress:
         self.seconds_before = start.checkpoint.seconds if start.checkpoint else 0.0
         self.wall_before = start.checkpoint.wall_seconds if start.checkpoint else 0.0
         self.process = numeric_settings()
-        self.continued = start.continued  # where the run went on under other settings of the process
+        self.continued = start.continued  # where the run continued under other settings of the process
         self.elapsed = 0.0
         self.completed: np.ndarray = np.array([], int)  # updates of each run, [R]
         self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint

@@ -17,7 +17,7 @@ def score_interval(metric: str, values: np.ndarray) -> tuple[float, float] | Non
 def final_scores(evaluation: pd.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """{mode: {metric: mean, interval, episodes, unfinished, runs}} of the last evaluation; all runs weigh the same.
 
-    `unfinished` counts episodes that were cut off: they enter with what they reached so far and as unsuccessful.
+    `unfinished` of the episodes were cut off; each counts with what it had reached, and as a failure.
     """
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for mode, rows in evaluation.groupby("mode"):

@@ -1,4 +1,4 @@
-"""Tables that only grow: each is a folder of parts, written once and never changed.
+"""Tables that grow by adding parts: files in a folder that are written once and never changed.
 
     metrics.parquet/  0000000001-0000000256.<SHA-256>.parquet   the rows of updates 1 to 256
                       0000000257-0000000300.<SHA-256>.parquet
@@ -36,7 +36,7 @@ PART = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{64})\.parquet", re.ASCII)
 
 
 class Part(NamedTuple):
-    """A file with rows of every update from `first` to `last`, as its name describes it."""
+    """A part by the fields of its file name; it has rows of every update from `first` to `last`."""
 
     first: int
     last: int
