@@ -13,8 +13,8 @@ from src_pure.runs.resume import Start
 class Progress:
     """The progress of a training.
 
-    `elapsed` counts seconds of this process, `*_before` those of the processes that it continues; `seconds` and
-    `wall_seconds` count both.
+    `elapsed` counts seconds of this process alone; `seconds` and `wall_seconds` include the processes that it
+    continues, from the fields `*_before`.
     """
 
     def __init__(self, settings: Settings, start: Start):
