@@ -60,7 +60,7 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         policy=policy,
         algo=_build_algo(config["algo"], settings, policy, trust),
         lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
-        config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # not needed to repeat it
+        config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # so that it can run elsewhere
     )
 
 
