@@ -42,7 +42,7 @@ def check_device() -> None:
 
 
 def host_memory() -> int:
-    """Bytes that this process may use: the memory of the machine, or the limit of its container if that is lower."""
+    """Bytes that this process may use: the machine's memory, or a lower limit of the container or process."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit > 0]
     for file in CGROUP_LIMITS:

@@ -26,7 +26,7 @@ from src_pure.types import (
 
 @struct.dataclass
 class A2C(Algorithm):
-    """One gradient step per rollout, towards lambda-returns, replayed from the memory stored at the rollout's start.
+    """One gradient step per rollout towards lambda-returns; replays it from the memory stored at its start.
 
     loss = policy gradient + vf_coef * mean(advantage^2) - ent_coef * entropy. Numbers are leaves and may be vmapped.
     """

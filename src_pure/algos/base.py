@@ -46,8 +46,9 @@ class Algorithm(Protocol):
     def update(
         self, key: Key, learner: Learner, apply: Apply, carry: Carry, trajectory: Trajectory, last_value: Array
     ) -> tuple[Learner, Metrics]:
-        """(learner, metrics) after one update from T steps; carry: memory before, last_value [B]: value after them.
+        """(learner, metrics) after one update from T steps.
 
+        carry is the memory before these steps, last_value [B] the value after them.
         The metrics are scalars and include `loss`. If they include `first_minibatch_max_abs_log_ratio`, it must be
         about 0.
         """

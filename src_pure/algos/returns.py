@@ -1,4 +1,4 @@
-"""Advantages and returns. `terminated` cuts the bootstrap value, `terminated | truncated` the trace."""
+"""Advantages and returns. `terminated` ends the value, `terminated | truncated` the trace: keep the two apart."""
 
 import chex
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def lambda_returns(
 ) -> Array:
     """Targets G_t = r_t + gamma (1 - terminated_t) ((1 - lam_t) v_{t+1} + lam_t G_{t+1})  (Sutton & Barto 2018, 12.2).
 
-    lam_t is lam, but 0 at a truncation; G_T is last_value. Equal to gae + value, with the same arguments and shapes.
+    lam_t is lam, but 0 at a truncation; v_T and G_T are last_value. Equal to gae + value; same arguments and shapes.
     """
     chex.assert_equal_shape([reward, terminated, truncated, value])
     next_value = jnp.concatenate([value[1:], last_value[None]])

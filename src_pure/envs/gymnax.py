@@ -24,12 +24,12 @@ IMPOSSIBLE = 2**31  # steps, more than any time limit
 
 
 def steps_to_goal(environment, params) -> int:
-    """The fewest steps to a reward in MountainCar; IMPOSSIBLE if the goal is out of reach."""
+    """1 for MountainCar, or IMPOSSIBLE if its goal is out of reach."""
     return 1 if params.max_speed > 0 and params.goal_position <= params.max_position else IMPOSSIBLE
 
 
 def steps_to_query(environment, params) -> int:
-    """The fewest steps to a reward in MemoryChain; IMPOSSIBLE if its length is not positive, as it then never asks."""
+    """The step at which MemoryChain asks, or IMPOSSIBLE if its length is not positive, because it then never asks."""
     return params.memory_length + 1 if params.memory_length > 0 else IMPOSSIBLE
 
 

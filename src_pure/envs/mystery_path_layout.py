@@ -92,7 +92,8 @@ def layout_from_draws(draws: LayoutDraws) -> Layout:
 
 def place_walls(draws: LayoutDraws) -> Array:
     """[7, 7] bool: inner walls, then up to 8 on the border, clear of both ends and not touching an inner wall."""
-    inner = jnp.zeros((SIZE, SIZE), bool).at[1:5, 1:5].set(draws.inner < WALL_PERCENT)  # 5 stays free, as there
+    # row and column 5 stay free, as in the original
+    inner = jnp.zeros((SIZE, SIZE), bool).at[1:5, 1:5].set(draws.inner < WALL_PERCENT)
     border = (CELLS == 0).any(axis=1) | (CELLS == SIZE - 1).any(axis=1)  # [49]
     near_ends = (_distance(draws.origin) <= 1) | (_distance(draws.goal) <= 1)
     padded = jnp.pad(inner, 1)

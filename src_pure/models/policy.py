@@ -15,7 +15,7 @@ ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
 class Policy(nn.Module):
-    """Base of all policies; (carry, obs [T, B, ...], reset [T, B]) -> (carry, PolicyOutput).
+    """Base of all policies: __call__(carry, obs [T, B, ...], reset [T, B]) -> (carry, PolicyOutput).
 
     An action is an integer below num_actions, or if `continuous` a vector of num_actions numbers. Heads have one hidden
     layer of head_size units, or none if head_size is None.
