@@ -87,7 +87,7 @@ class DeviceError(RuntimeError):
 
 
 class Preempted(Exception):
-    """A signal stopped the training after it saved what there was to save."""
+    """A signal stopped the training; its state, if any, is saved."""
 
     exit_code = 75  # EX_TEMPFAIL: try again later
 
