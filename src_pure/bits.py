@@ -1,4 +1,4 @@
-"""Numbers of 32 bits, whatever the process prefers: types without JAX_ENABLE_X64."""
+"""32-bit numbers even where the process enables JAX_ENABLE_X64."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,10 +9,10 @@ from jax import dtypes
 
 
 def in_32_bits(function: Callable) -> Callable:
-    """The function without JAX_ENABLE_X64: it has the same types, random draws and numbers in a 64-bit program.
+    """The function, run without JAX_ENABLE_X64: a 64-bit program gets the same types, random draws and numbers.
 
-    Types alone could be stated where arrays are made, but environments and models of other packages make arrays too,
-    and a float64 is drawn from other random bits than a float32.
+    Explicit dtypes would not suffice: environments and models of other packages create arrays too, and sampling a
+    float64 uses other random bits than sampling a float32.
     """
 
     @wraps(function)

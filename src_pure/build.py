@@ -1,4 +1,4 @@
-"""The only reader of the configuration: YAML and overrides -> typed objects, or an error that says what to change."""
+"""The only reader of the configuration: YAML and overrides -> typed objects, or an error that names what to change."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,13 +26,13 @@ from src_pure.models.policy import Policy
 
 __all__ = ["ConfigError", "Experiment", "build", "compose"]
 
-ENDLESS = 10_000  # steps after which evaluation cuts off an episode that may never end
+ENDLESS = 10_000  # evaluation cuts off episodes here if the task sets no limit
 
 
 def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
     """The objects of a resolved configuration; raises ConfigError before anything is compiled.
 
-    Classes are those of src_pure, and of the packages in `trust`: no other code is imported or run.
+    Classes come from src_pure and the packages in `trust`; no other code is imported or run.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"a configuration must be keys and values, got {shown(config)}")
@@ -49,7 +49,7 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
     task = _build_task(config["task"], settings.observation, trust)
     env, evaluation_env = _build_envs(task, settings)
     policy = _build_policy(config, task, trust)
-    given = settings.model_dump(exclude_unset=True)  # typed, so that a file holds 8 where 8.0 was typed
+    given = settings.model_dump(exclude_unset=True)  # converted, so that the file holds 8 even if 8.0 was typed
     config = {key: given.get(key, value) for key, value in config.items()}
     return Experiment(
         name="-".join(check_name(config[name].get("name", name), f"{name}.name") for name in ("task", "model", "algo")),
@@ -60,12 +60,12 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         policy=policy,
         algo=_build_algo(config["algo"], settings, policy, trust),
         lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
-        config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # to be repeated elsewhere
+        config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # so that it can run elsewhere
     )
 
 
 def _build_task(component: dict[str, Any], observation: Observation, trust: Sequence[str]) -> Environment:
-    """The environment of a task, with the observations asked for."""
+    """The environment of a task, with the last action and reward in its observation if asked for."""
     task = instantiate(component, "task", trust)
     if observation.last_action or observation.last_reward:
         task = WithHistory(task, **observation.model_dump())
@@ -83,7 +83,7 @@ def _build_envs(task: Environment, settings: Settings) -> tuple[VectorEnv, Vecto
     params, vector = task.default_params, settings.vector
     ratio = vector.reset_ratio or optional.reset_ratio(task)
     env = VectorEnv(task, params, settings.num_envs, vector.truncation, ratio, vector.resets)
-    # In evaluation each environment plays one episode: where a world takes long to make, no second one is made.
+    # In evaluation each environment plays one episode, so a second world, if costly to make, is never made.
     resets = "pool" if ratio > 1 else "on_demand"
     return env, VectorEnv(task, params, settings.evaluation.num_episodes, reset_ratio=ratio, resets=resets)
 
@@ -115,20 +115,20 @@ def _build_algo(component: dict[str, Any], settings: Settings, policy: Policy, t
 
 
 def _longest_episode(task: Environment) -> int:
-    """Steps after which every episode has ended, as far as the environment says so."""
+    """Steps after which every episode has ended; ENDLESS if the environment declares no limit."""
     steps = optional.longest_episode(task, task.default_params)
-    return ENDLESS if steps is None else min(steps, 2**31 - 1)  # they are counted in 32 bits
+    return ENDLESS if steps is None else min(steps, 2**31 - 1)  # the counter has 32 bits
 
 
 def _check_encoder(encoder: nn.Module, space: Space) -> None:
-    """Raises ConfigError for an encoder that does not fit the observations; nothing is computed."""
+    """Raises ConfigError if the encoder does not fit the observations; only traces, computes nothing."""
     obs = jax.ShapeDtypeStruct((1, 1, *space.shape), space.dtype)
     with naming("encoder"):
         jax.eval_shape(lambda obs: encoder.init(jax.random.key(0), obs), obs)
 
 
 def _check_sizes(settings: Settings) -> None:
-    """Raises ConfigError for settings that do not fit each other."""
+    """Raises ConfigError for sizes that contradict each other."""
     if settings.num_updates < 1:
         raise ConfigError(
             f"total_steps must be at least num_envs * num_steps = {settings.steps_per_update:,}, "

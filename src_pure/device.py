@@ -1,4 +1,4 @@
-"""What this process computes with: whether it can be used, and how much fits."""
+"""The device that this process computes on: whether it works, and how much fits into its memory."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from src_pure.errors import ConfigError, DeviceError
 
 GIB = 2**30
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, 1
-# settings for debugging that break a training which is one program, and what they must be
+# debugging settings that break a training compiled as one program, and their allowed values
 DEBUGGING = {
     "jax_disable_jit": (False,),
     "jax_debug_nans": (False,),
@@ -23,8 +23,8 @@ DEBUGGING = {
 
 
 def check_device() -> None:
-    """Raises ConfigError, with what to change, where jax has no device to compute with or may not compile."""
-    import jax  # here, so that reading results starts nothing
+    """Raises ConfigError if jax finds no device, or if its settings prevent compilation."""
+    import jax  # here, because programs that only read results need no jax
 
     for name, allowed in DEBUGGING.items():
         value = jax.config.values.get(name, allowed[0])
@@ -42,17 +42,17 @@ def check_device() -> None:
 
 
 def host_memory() -> int:
-    """Bytes of memory that this process may use: what the machine has, or the limit of its container."""
+    """Bytes that this process may use: the machine's memory, or a lower limit of the container or process."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit > 0]
     for file in CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # "max" is no limit
+        with suppress(OSError, ValueError):  # "max" means unlimited
             limits.append(int(Path(file).read_text()))
     return min(limits)
 
 
 def device_memory() -> int:
-    """Bytes that arrays may take on the device: what its allocator may use, or the memory of the machine."""
+    """Bytes that arrays may take on the device: the limit of its allocator, or else the memory of the machine."""
     import jax  # as above
 
     stats = jax.devices()[0].memory_stats() or {}
@@ -60,16 +60,16 @@ def device_memory() -> int:
 
 
 def bytes_of(tree) -> int:
-    """Bytes of the arrays of a pytree, or of what ShapeDtypeStructs describe."""
+    """Total bytes of the arrays of a pytree; ShapeDtypeStructs count like the arrays that they describe."""
     import jax  # as above
 
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def check_fits(needed: int, num_runs: int, what: str, sizes: str = "num_envs, num_steps or model") -> None:
-    """Raises ConfigError for more bytes than the device has, with the number of runs that would fit.
+    """Raises ConfigError if the device has fewer bytes than needed; the message names how many runs would fit.
 
-    sizes: what makes it large, besides the number of runs.
+    sizes: the settings, besides the number of runs, that determine how much is needed.
     """
     limit = device_memory()
     if needed <= limit:
@@ -82,7 +82,7 @@ def check_fits(needed: int, num_runs: int, what: str, sizes: str = "num_envs, nu
 
 @contextmanager
 def computing() -> Generator[None]:
-    """What jax raises in the block, while it compiles or runs, becomes an error that says what to change."""
+    """Turns what jax raises in the block, while compiling or running, into an error that names what to change."""
     import jax  # as above
 
     try:
@@ -92,7 +92,7 @@ def computing() -> Generator[None]:
 
 
 def device_error(error: Exception) -> Exception:
-    """What jax raised while it compiled or ran, as an error that says what to change."""
+    """The error, naming what to change, for what jax raised while compiling or running."""
     text = str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
         return ConfigError(

@@ -1,4 +1,4 @@
-"""Distributions over actions, as small objects of arrays.
+"""Distributions over actions, as small pytrees of arrays.
 
 An action is an integer [...] or a vector [..., A]; log_prob and entropy are [...].
 """
@@ -16,23 +16,23 @@ LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What a policy chooses its actions from; a pytree."""
+    """The distribution that a policy draws its actions from; a pytree."""
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """A drawn action; the same in a 64-bit program, which would draw other random bits."""
+        """A sampled action; the same in a 64-bit program, which by default would draw other random bits."""
 
     def mode(self) -> jax.Array:
         """The likeliest action."""
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Log of the probability of an action, or of its density."""
+        """Log-probability of an action, or log-density if actions are continuous."""
 
     def entropy(self) -> jax.Array:
-        """Entropy in nats; that of a density may be negative."""
+        """Entropy in nats; of a density it may be negative."""
 
 
 class Categorical(NamedTuple):
-    """Integers, by their logits."""
+    """Integers with the given logits."""
 
     logits: jax.Array  # [..., A]
 
@@ -74,7 +74,7 @@ class Gaussian(NamedTuple):
 
 
 class EpsilonGreedy(NamedTuple):
-    """Integers: the one of the largest value, but with probability epsilon any, all alike."""
+    """Integers: the one with the largest value, or with probability epsilon a uniformly random one."""
 
     values: jax.Array  # [..., A]
     epsilon: jax.Array  # [...]
@@ -100,6 +100,6 @@ class EpsilonGreedy(NamedTuple):
         )
 
     def _probs(self) -> tuple[jax.Array, jax.Array]:
-        """(probability of the greedy action, of each other one), [...]."""
+        """(probability of the greedy action, of each other action), both [...]."""
         other = self.epsilon / self.values.shape[-1]
         return 1.0 - self.epsilon + other, other

@@ -1,6 +1,6 @@
-"""What a user sees when something is wrong: one line on standard error and an exit code, never a traceback.
+"""The errors of this project. A user sees one line on standard error and an exit code, never a traceback.
 
-An exception that a user can mend has an `exit_code`.
+An exception that a user can act on has an `exit_code`.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 Kind = TypeVar("Kind", int, float)
 WRONG_INPUT, CANNOT_WRITE, INTERRUPTED = 2, 4, 130
-LONGEST_LINE = 10_000  # characters of an error: a list of differences may be long
-SHORT = reprlib.Repr()  # its arguments are new in Python 3.12
+LONGEST_LINE = 10_000  # characters of an error message: it may list many differences
+SHORT = reprlib.Repr()  # set below, because Repr takes arguments only since Python 3.12
 SHORT.maxlevel, SHORT.maxdict, SHORT.maxlist, SHORT.maxtuple = 3, 8, 16, 16
 SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 120, 40, 120
-# what the system says of a path that was not meant; anything else, such as a full disk, is the machine's state
+# errors of a mistyped path: wrong input; any other OSError, such as a full disk, is a fault of the machine
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 WRONG_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class ConfigError(ValueError):
-    """Wrong input, said in one line: what was wanted, what was found, what to change."""
+    """Wrong input; the message is one line: what was wanted, what was found, what to change."""
 
     exit_code = WRONG_INPUT
 
@@ -35,31 +35,31 @@ class ConfigError(ValueError):
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint, a policy taken out of one, or a table that cannot be written or used."""
+    """A checkpoint, an exported policy or a table cannot be written or used."""
 
     exit_code = WRONG_INPUT
 
 
 class CannotWriteError(CheckpointError):
-    """A checkpoint or a policy that could not be put on disk."""
+    """A checkpoint or a policy could not be written to disk."""
 
     exit_code = CANNOT_WRITE
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint, a policy or a table whose content was read and is not what was written."""
+    """A checkpoint, a policy or a table was read, but its content is not what was written."""
 
 
 class RemovedError(CheckpointError):
-    """A checkpoint that its training removed while another process read it: there is a newer one."""
+    """The training removed a checkpoint while another process read it; a newer one exists."""
 
 
 class OddFileError(CheckpointError):
-    """Something that this project never makes lies where it keeps a file or folder: a link, a pipe, a device."""
+    """A link, pipe or device lies where this project keeps a file or folder."""
 
 
 class ForeignError(CheckpointError):
-    """A file in a run folder that belongs to another run."""
+    """A file in the run folder belongs to another run."""
 
 
 class MovedError(OSError):
@@ -69,13 +69,13 @@ class MovedError(OSError):
 
 
 class LockedError(RuntimeError):
-    """Another process works on the run folder."""
+    """Another process is using the run folder."""
 
     exit_code = 5
 
 
 class NumericalError(RuntimeError):
-    """The loss, parameters, observations or rewards of runs are not finite any more."""
+    """The loss, parameters, observations or rewards of some runs are no longer finite."""
 
     exit_code = 3
 
@@ -87,7 +87,7 @@ class DeviceError(RuntimeError):
 
 
 class Preempted(Exception):
-    """Training stopped because a signal asked it to; what there was to save is saved."""
+    """A signal stopped the training; its state, if any, is saved."""
 
     exit_code = 75  # EX_TEMPFAIL: try again later
 
@@ -99,20 +99,20 @@ class Interrupted(Preempted):
 
 
 class Main(Protocol):
-    """A program: its exit code for a command line, None: that of the process."""
+    """A program: takes a command line (None: that of the process) and returns its exit code."""
 
     def __call__(self, command_line: Sequence[str] | None = None) -> int: ...
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are ConfigErrors."""
+    """A parser that raises ConfigError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see --help")
 
 
 def between(kind: type[Kind], low: float, high: float) -> Callable[[str], Kind]:
-    """The type of an argument that is a number from low to high, both included."""
+    """An argument type for argparse: a number from low to high, both included."""
 
     def convert(text: str) -> Kind:
         try:
@@ -128,19 +128,19 @@ def between(kind: type[Kind], low: float, high: float) -> Callable[[str], Kind]:
 
 
 def guarded(main: Callable[[Sequence[str] | None], int]) -> Main:
-    """main(command_line) whose errors are one line and an exit code; what has no exit code is a bug, and stays one.
+    """main(command_line), but an error becomes one line and an exit code; an error without one is a bug and is raised.
 
-    A reader of standard output that stops reading, such as `head`, ends it quietly.
+    If the reader of standard output stops early, as `head` does, the program ends quietly.
     """
 
     @wraps(main)
     def run(command_line: Sequence[str] | None = None) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+            sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not encode every path
         try:
             try:
                 code = main(command_line)
-            except SystemExit as end:  # of --help
+            except SystemExit as end:  # raised by --help
                 code = end.code
             return _flushed(code or 0)
         except BrokenPipeError:
@@ -156,7 +156,7 @@ def guarded(main: Callable[[Sequence[str] | None], int]) -> Main:
 
 
 def exit_code(error: BaseException) -> int | None:
-    """The exit code that an error stands for; None for a bug."""
+    """The exit code for an error; None for a bug."""
     if isinstance(error, OSError):
         wrong = isinstance(error, WRONG_PATH) or error.errno in WRONG_NAME
         return getattr(error, "exit_code", WRONG_INPUT if wrong else CANNOT_WRITE)
@@ -168,7 +168,7 @@ def exit_code(error: BaseException) -> int | None:
 
 
 def explain(error: BaseException) -> str:
-    """What an error says, in words that stand alone."""
+    """The message of an error, complete enough to stand alone."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, MemoryError):
@@ -179,32 +179,32 @@ def explain(error: BaseException) -> str:
 
 
 def stop(code: int, message: object) -> int:
-    """The exit code, explained in one line as far as anybody reads it."""
+    """The exit code, after printing the message in one line; a closed standard error is ignored."""
     with suppress(OSError):
         print(f"error: {one_line(message, LONGEST_LINE)}", file=sys.stderr)
     return code
 
 
 def one_line(message: object, limit: int = 300) -> str:
-    """The message in one line of printable characters, its middle left out where it is too long."""
+    """The message as one line of printable characters; a long one loses its middle."""
     text = " ".join(str(message).split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shortened(text, limit)
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, its middle left out where it is longer than the limit."""
+    """The text; if it is longer than the limit, without its middle."""
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def shown(value: Any) -> str:
-    """The value as Python writes it, cut off where it is long or deep."""
+    """The repr of a value, abbreviated where it is long or deep."""
     return SHORT.repr(value)
 
 
 @contextmanager
 def naming(what: str) -> Generator[None]:
-    """Whatever the block raises becomes a ConfigError that says where; for code that a configuration names."""
+    """Turns whatever the block raises into a ConfigError that starts with `what`; wraps code from a configuration."""
     try:
         yield
     except ConfigError:
@@ -216,7 +216,7 @@ def naming(what: str) -> Generator[None]:
 
 
 def _flushed(code: Any) -> int:
-    """The exit code, once all that was printed is on its way."""
+    """The exit code, after standard output is flushed."""
     try:
         print(end="", flush=True)
         return code
@@ -228,5 +228,5 @@ def _flushed(code: Any) -> int:
 
 
 def _silence() -> None:
-    """What Python still writes to standard output when it ends goes nowhere."""
+    """Discards what Python would still write to standard output as it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

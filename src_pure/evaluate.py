@@ -1,4 +1,4 @@
-"""Evaluation: the policy plays on environments and keys of its own; the training state is only read."""
+"""Evaluation: the policy plays with separate environments and keys; the training state is only read."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,10 @@ from src_pure.types import Actor, Array, Key, Metrics, Params, Timestep
 def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., Metrics]:
     """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
 
-    greedy, which may be traced: the likeliest action instead of a sampled one. A last argument, `task`, holds the
+    greedy: take the likeliest action instead of a sampled one; may be traced. A last argument, `task`, holds the
     numbers of the environment; None: those that `env` was built with.
-    The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`: how many of the episodes were cut off
-    after max_steps. These count as far as they came, without success.
+    The metrics are those of training (`episodes`, `sum/<name>`) and `unfinished`, the number of episodes cut off after
+    max_steps. Those count with their statistics so far, but as unsuccessful.
     """
 
     @in_32_bits
@@ -53,6 +53,6 @@ def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., 
 
 
 def cut_off(timestep: Timestep, playing: Array) -> Timestep:
-    """The timestep with an end, but no success, for every episode that is going on; playing: [B]."""
+    """The timestep, but every episode still playing ([B]) ends here without success."""
     failed = {name: jnp.zeros_like(x) for name, x in timestep.info.items() if name == "success"}
     return timestep._replace(finished=playing, info=timestep.info | failed)

@@ -1,4 +1,4 @@
-"""A training as objects, and trainings that differ in numbers alone, put side by side into one."""
+"""A training as objects; several that differ only in numbers can be joined into one program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from src_pure.errors import ConfigError, shown
 from src_pure.lanes import Lane, Numbers, repeat, stack
 from src_pure.models.policy import Policy
 
-LANES = "lanes"  # of a configuration: the seed and the numbers of each lane
+LANES = "lanes"  # the configuration's key for the seed and the numbers of each lane
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Experiment:
     settings: Settings
     env: VectorEnv
     evaluation_env: VectorEnv
-    evaluation_steps: int  # after which an episode is cut off
+    evaluation_steps: int  # evaluation cuts off an episode after this many
     policy: Policy
     algo: Algorithm
     lanes: Sequence[Lane]
-    config: dict[str, Any]  # resolved; alone it reproduces the run
-    alone: tuple["Experiment", ...] = ()  # that of each lane; empty: the lanes differ in their seeds alone
+    config: dict[str, Any]  # resolved; sufficient to reproduce the run
+    alone: tuple["Experiment", ...] = ()  # one for each lane; empty: the lanes differ only in their seeds
 
     @property
     def config_yaml(self) -> str:
@@ -46,15 +46,15 @@ class Experiment:
         return stack([Numbers(each.algo, None if same_task else each.env.params) for each in self.alone])
 
     def of_lane(self, position: int) -> "Experiment":
-        """The Experiment of one lane alone."""
+        """The Experiment that trains one lane on its own."""
         return replace(self.alone[position] if self.alone else self, lanes=(self.lanes[position],))
 
 
 def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
-    """One Experiment whose lanes are experiments of one lane each: they train in one program.
+    """One Experiment that trains the given ones, of one lane each, in one program.
 
-    They may differ in their seeds, in numbers of the algorithm and in `numbers` of the task. Raises ConfigError that
-    names anything else.
+    They may differ in their seeds, in numbers of the algorithm and in `numbers` of the task. Raises ConfigError,
+    naming the key, if they differ in anything else.
     """
     first = experiments[0]
     configs = [dotted(experiment.config) for experiment in experiments]
@@ -78,7 +78,7 @@ def side_by_side(experiments: Sequence[Experiment]) -> Experiment:
 
 
 def points_of(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The configuration of each lane of one that `side_by_side` made."""
+    """The configurations that `side_by_side` joined into this one, one for each lane."""
     lanes = config[LANES]
     if not (isinstance(lanes, list) and lanes and all(isinstance(lane, dict) for lane in lanes)):
         raise ConfigError(f"{LANES} must be a list with the seed and the numbers of each lane, got {shown(lanes)}")
@@ -87,7 +87,7 @@ def points_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with other values of dotted keys."""
+    """The configuration with these values for dotted keys."""
     for key, value in values.items():
         section, _, name = key.partition(".")
         if name:
@@ -97,12 +97,12 @@ def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
 
 
 def varies(name: str, configs: Sequence[dict[str, Any]]) -> bool:
-    """Whether configurations have other values of a dotted key, or some of them lack it."""
+    """Whether a dotted key differs between the configurations, or some of them lack it."""
     return any(name not in config or config[name] != configs[0].get(name) for config in configs)
 
 
 def check_varies_by_lane(name: str, experiment: Experiment, configs: Sequence[dict[str, Any]]) -> None:
-    """Raises ConfigError for a key in which the lanes of one program cannot differ."""
+    """Raises ConfigError if the lanes of one program cannot differ in this key."""
     section, _, field = name.partition(".")
     leaves = {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(experiment.algo)}
     numbers = optional.numbers(experiment.env.env)

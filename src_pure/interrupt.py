@@ -1,6 +1,6 @@
-"""Importing this module makes what ends a script while it imports the rest one line: Ctrl-C, or a setting of jax.
+"""Import this first: if Ctrl-C or a wrong jax setting then ends a script during its imports, it prints one line.
 
-A handler of its own, because an exception may be raised where nothing can catch it: in a callback of jax.
+The signal handler exits instead of raising: in a callback of jax nothing could catch an exception.
 """
 
 import os
@@ -27,7 +27,7 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
 
 
 def imported(exception: bool = True) -> None:
-    """From here on errors are those of the program; without `exception` Ctrl-C still ends the process at once."""
+    """Ends the special treatment of errors; without `exception`, Ctrl-C still ends the process at once."""
     sys.excepthook = sys.__excepthook__
     if exception and signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Lanes: the runs that train side by side in one program, each with a seed and numbers of its own."""
+"""Lanes: the runs that train side by side in one program, each with its own seed and numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
@@ -19,19 +19,19 @@ GENERATOR = "threefry2x32"
 class Lane(NamedTuple):
     """One run, as the host sees it."""
 
-    run: int  # its number in the tables
+    run: int  # the number that identifies it in the tables
     seed: int
     values: Mapping[str, float | int]  # what differs from the base configuration, by dotted key
 
     @property
     def label(self) -> str:
-        """The seed, and the values of a lane that has any: enough to find the run in a message."""
+        """The seed, and the values if there are any: identifies the run in a message."""
         values = ", ".join(f"{key}={value}" for key, value in self.values.items())
         return f"{self.seed} with {values}" if values else str(self.seed)
 
 
 class SeedLanes(Sequence[Lane]):
-    """Lanes that differ in their seeds alone, made when they are looked at: a range of billions takes no memory."""
+    """Lanes that differ only in their seeds; each is made on access, so a range of billions takes no memory."""
 
     def __init__(self, seeds: Sequence[int]):
         self.seeds = seeds
@@ -53,21 +53,21 @@ class SeedLanes(Sequence[Lane]):
 
 
 class Numbers(NamedTuple):
-    """What may differ between the lanes of one program, as the device sees it; of all lanes, every leaf is [R, ...]."""
+    """What may differ between the lanes of one program, as the device sees it; for all lanes, leaves are [R, ...]."""
 
     algo: Algorithm
-    task: EnvParams | None  # None: every lane has those that the environment was built with
+    task: EnvParams | None  # None: all lanes use those that the environment was built with
 
 
 @in_32_bits
 def repeat(numbers: Numbers, num_lanes: int) -> Numbers:
-    """The same numbers for every lane, each with a dtype of its own: integers stay integers."""
+    """The same numbers for every lane, with leaves [R, ...]; each keeps its dtype, so integers stay integers."""
     return jax.tree.map(lambda x: jnp.full((num_lanes, *jnp.shape(x)), x, jnp.result_type(x)), numbers)
 
 
 @in_32_bits
 def stack(numbers: Sequence[Numbers]) -> Numbers:
-    """The numbers of all lanes, from those of each; raises ConfigError where shapes or dtypes differ."""
+    """The numbers of all lanes, leaves [R, ...]; raises ConfigError if shapes or dtypes differ."""
     shapes = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), each) for each in numbers]
     for shape in shapes:
         if shape != shapes[0]:
@@ -76,17 +76,16 @@ def stack(numbers: Sequence[Numbers]) -> Numbers:
 
 
 def training_keys(lanes: Sequence[Lane]) -> Key:
-    """One key for each lane, [R]: a run depends on its own seed alone, not on the runs in the other lanes."""
+    """One key for each lane, [R]: a run depends only on its own seed, not on the other lanes."""
     return _split_keys(lanes)[:, 0]
 
 
 def evaluation_keys(lanes: Sequence[Lane], update: int) -> Key:
-    """One key for each lane, [R], for the evaluation after `update`; training never uses any of them."""
+    """One key for each lane, [R], for the evaluation after `update`; training never uses these keys."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(_split_keys(lanes)[:, 1], update)
 
 
 def _split_keys(lanes: Sequence[Lane]) -> Key:
-    """Keys [R, 2] of threefry, whatever generator the process prefers: with rbg, a vmapped run draws other numbers than
-    one alone."""
+    """Keys [R, 2], always of threefry: with rbg, a vmapped run would draw other numbers than the same run alone."""
     seeds = np.array([lane.seed for lane in lanes], np.int32)
     return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed, impl=GENERATOR)))(seeds)

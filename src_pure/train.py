@@ -1,4 +1,4 @@
-"""Training as one program: a loop over updates of a vmap over runs; an update acts, then learns from what it saw."""
+"""Training as one program: a loop over updates, vmapped over runs; an update acts, then learns from its rollout."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,9 +38,9 @@ def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
 
     Both take the numbers of the environment as a last argument, `task`; None: those that `env` was built with.
 
-    The metrics are scalars: `episodes` that ended during the rollout, for each statistic of those episodes its sum
-    under `sum/<name>`, what the algorithm reports, the norm of the new parameters, how many observations and rewards
-    were not finite, and the mean of what the model sows as intermediates on the observations after the rollout.
+    The metrics are scalars: `episodes`, the number that ended during the rollout; `sum/<name>`, the sum of each
+    statistic over those episodes; what the algorithm reports; the norm of the new parameters; how many observations and
+    rewards are not finite; and the mean of each intermediate that the model sows on the observations after the rollout.
     """
     apply = policy.apply
 
@@ -75,7 +75,7 @@ def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
 
 
 def nonfinite_inputs(trajectory: Trajectory, last_obs: Array) -> Array:
-    """How many observations, including those after the rollout, [B, ...], and rewards are NaN or infinite."""
+    """The number of observations and rewards with NaN or infinity; last_obs: the observations after the rollout."""
 
     def count(x: Array, num_axes: int) -> Array:
         return jnp.sum(~jnp.isfinite(x).all(axis=tuple(range(num_axes, x.ndim))))
@@ -84,13 +84,13 @@ def nonfinite_inputs(trajectory: Trajectory, last_obs: Array) -> Array:
 
 
 def sown_means(sown: dict[str, Any]) -> Metrics:
-    """The mean of each array that the model sowed as an intermediate, by its name."""
+    """The mean of each intermediate that the model sowed, by name."""
     arrays = flatten_dict(sown.get("intermediates", {}))
     return {path[-1]: jnp.mean(jnp.stack(values)) for path, values in arrays.items()}
 
 
 def policy_step(apply: Apply, params: Params, carry: Carry, obs: Array, reset: Array) -> tuple[Carry, PolicyOutput]:
-    """(carry, output without the axis of time) for one observation of each environment: obs [B, ...], reset [B]."""
+    """(carry, output without a time axis) for one observation of each environment: obs [B, ...], reset [B]."""
     carry, output = apply(params, carry, obs[None], reset[None])
     return carry, jax.tree.map(lambda x: x[0], output)
 
@@ -107,8 +107,8 @@ def acting_step(
 ) -> tuple[Carry, Array, PolicyOutput]:
     """(carry, action, output) for one observation of each environment: obs [B, ...], reset [B].
 
-    The likeliest action without a key, or where greedy, which may be traced; else one drawn from `explore` of what the
-    policy gives, which is then that of `output`.
+    Without a key, or if greedy (which may be traced), the action is the likeliest one; otherwise it is sampled.
+    `explore`, if given, first replaces the distribution over actions, in `output` too.
     """
     carry, output = policy_step(apply, params, carry, obs, reset)
     if explore is not None:
@@ -128,7 +128,7 @@ def rollout(
     num_steps: int,
     explore: Callable[[Distribution], Distribution] | None = None,
 ) -> tuple[Actor, Trajectory, Metrics]:
-    """(actor, trajectory [T, B], sums over the episodes that ended) after num_steps actions, as `acting_step` draws."""
+    """(actor, trajectory [T, B], sums over the episodes that ended) after num_steps actions drawn by `acting_step`."""
 
     def step(loop, key):
         actor, episodes = loop
@@ -156,7 +156,7 @@ def rollout(
 
 
 def example_of_rollout(env: VecEnv, policy: Policy, algo: Algorithm) -> tuple[Carry, Trajectory]:
-    """Shapes and dtypes of what one update learns from, (carry [B, ...], trajectory [T, B, ...])."""
+    """(carry [B, ...], trajectory [T, B, ...]) of one update, as shapes and dtypes."""
 
     def once(key: Key) -> tuple[Carry, Trajectory]:
         env_state, timestep = env.reset(key)
@@ -169,15 +169,16 @@ def example_of_rollout(env: VecEnv, policy: Policy, algo: Algorithm) -> tuple[Ca
 
 
 def episode_sums(timestep: Timestep) -> Metrics:
-    """`episodes` that ended with this step, and `sum/<name>` of each of their statistics: scalars."""
+    """Scalars: `episodes`, the number that ended with this step, and `sum/<name>` of each of their statistics."""
     sums = {f"sum/{name}": jnp.sum(jnp.where(timestep.finished, x, 0.0)) for name, x in timestep.info.items()}
     return {"episodes": jnp.sum(timestep.finished), **sums}
 
 
 def init_runs(init: InitFn, keys: Key, algo: Algorithm, task: EnvParams | None = None) -> TrainState:
-    """One TrainState whose leaves have an axis of runs in front; keys [R], leaves of algo and task [R].
+    """One TrainState with leaves [R, ...]; keys [R], leaves of algo and task [R, ...].
 
-    Run after run, not vmapped: initialisation is not the hot path, and vmapped QR factorisations can deadlock on CPU.
+    Runs are initialised one after another, not vmapped: speed does not matter here, and vmapped QR factorisations can
+    deadlock on CPU.
     """
     return lax.map(lambda x: init(*x), (keys, algo, task))
 
@@ -193,10 +194,10 @@ def run_updates(
 ) -> tuple[TrainState, Metrics]:
     """(state, metrics [max_updates, R]) after num_updates updates of every run; rows from num_updates on are zero.
 
-    Leaves of state, algo and task have an axis of runs in front. num_updates may be traced, so that segments of any
-    length are calls of one compiled program. A run whose loss, parameters, observations or rewards stop being finite
-    keeps its parameters from then on: state.update [R] holds how far each came. All other floats of its
-    learner become NaN, so that it does not begin to learn again; keeping all of the old state would cost memory.
+    Leaves of state, algo and task are [R, ...]. num_updates may be traced, so that one compiled program runs segments
+    of any length. A run whose loss, parameters, observations or rewards stop being finite keeps its parameters from
+    then on; state.update [R] counts the updates that each run completed. All other floats of its learner become NaN, so
+    that it cannot resume learning; keeping the whole old state instead would cost memory.
     """
 
     def update_while_finite(state: TrainState, algo: Algorithm, task: EnvParams | None) -> tuple[TrainState, Metrics]:
@@ -210,7 +211,7 @@ def run_updates(
         done = jnp.where(finite, new_state.update, state.update)
         return new_state._replace(learner=Learner(params, *rest), update=done), metrics
 
-    step = jax.jit(jax.vmap(update_while_finite))  # traced once, though its shapes are asked for first
+    step = jax.jit(jax.vmap(update_while_finite))  # jit, so that eval_shape and the loop share one trace
     shapes = jax.eval_shape(step, state, algo, task)[1]
     metrics = jax.tree.map(lambda x: jnp.zeros((max_updates, *x.shape), x.dtype), shapes)
 

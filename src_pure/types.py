@@ -1,4 +1,4 @@
-"""The vocabulary of the project. Everything is time-major, [T, B, ...], and every state holds arrays only."""
+"""Types shared by the whole project. Everything is time-major, [T, B, ...], and states hold only arrays."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,20 +12,20 @@ Key = jax.Array  # a typed key, from jax.random.key
 Params = Any  # pytree of network parameters
 Carry = Any  # pytree of a memory's state, leaves [B, ...]
 Metrics = dict[str, Array]
-Number = Array | float  # what a configuration gives as a plain number and a lane as a traced one
+Number = Array | float  # plain in a configuration, traced in a lane
 
-# ranges, checked where a configuration becomes objects (build.py); inside traced code they are plain numbers
+# ranges, checked when a configuration becomes objects (build.py); traced code sees plain numbers
 PositiveInt = Annotated[int, Gt(0), Lt(2**31)]
 NonNegativeInt = Annotated[int, Ge(0), Lt(2**31)]
-Depth = Annotated[int, Gt(0), Lt(1000)]  # of what tracing a program repeats, such as layers
-Width = Annotated[int, Gt(0), Lt(129)]  # of what tracing repeats within a layer
+Depth = Annotated[int, Gt(0), Lt(1000)]  # counts that tracing unrolls, such as layers
+Width = Annotated[int, Gt(0), Lt(129)]  # counts that tracing unrolls within a layer
 PositiveFloat = Annotated[float, Gt(0), Lt(float("inf"))]
 NonNegativeFloat = Annotated[float, Ge(0), Lt(float("inf"))]
 FiniteFloat = Annotated[float, Gt(-float("inf")), Lt(float("inf"))]
 PositiveOrInf = Annotated[float, Gt(0)]
 UnitFloat = Annotated[float, Interval(ge=0, le=1)]
 
-# choices of a batch of environments, see envs/vector.py
+# options for a batch of environments, see envs/vector.py
 Truncation = Literal["terminate", "bootstrap"]
 Resets = Literal["on_demand", "optimistic", "pool"]
 
@@ -39,15 +39,15 @@ class Timestep(NamedTuple):
     obs: Array  # [B, ...]
     reset: Array  # [B] bool: obs starts an episode
     reward: Array  # [B] float32
-    terminated: Array  # [B] bool: the action ended the episode, nothing follows
-    truncated: Array  # [B] bool: the action ended it by a time limit, obs is the final one and has a value
-    ignored: Array  # [B] bool: the environment was only waiting to be reset; this transition carries no loss
+    terminated: Array  # [B] bool: the action ended the episode; its future value is 0
+    truncated: Array  # [B] bool: a time limit ended the episode; obs is its final observation, whose value counts
+    ignored: Array  # [B] bool: the environment was only waiting to be reset; the loss skips this transition
     finished: Array  # [B] bool: an episode ended, its statistics are in `info`
-    info: Metrics  # [B] each: episode_return, episode_length and what the environment adds (success, ...)
+    info: Metrics  # [B] each: episode_return, episode_length and any that the environment adds (success, ...)
 
 
 class Trajectory(NamedTuple):
-    """What acting for T steps leaves for learning; all [T, B, ...]. Flags as in Timestep, aligned with `action`."""
+    """T steps of acting, recorded for learning; all [T, B, ...]. Flags as in Timestep, aligned with `action`."""
 
     obs: Array
     reset: Array
@@ -73,17 +73,17 @@ class PolicyOutput(NamedTuple):
 class Learner(NamedTuple):
     params: Params
     opt_state: Any
-    extra: Any = ()  # what else an algorithm keeps from update to update: a target network, a replay memory
+    extra: Any = ()  # anything else that an algorithm keeps between updates: a target network, a replay memory
 
 
 class Actor(NamedTuple):
     env_state: Any
     timestep: Timestep  # what the policy sees next
-    carry: Carry  # memory before it sees it
+    carry: Carry  # memory before the policy sees it
 
 
 class TrainState(NamedTuple):
-    """One run, whole: saving this pytree saves the training. With an axis of runs, every leaf is [R, ...]."""
+    """The complete state of one run: saving it saves the training. For several runs, every leaf is [R, ...]."""
 
     learner: Learner
     actor: Actor

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # next to the repository, not in it
-SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes that every clone has
+RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # next to the repository, not part of it
+SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes, part of every clone
 
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup; tests send them to their processes
+    if signal.getsignal(number) == signal.SIG_IGN:  # nohup ignores signals, but tests send them to their processes
         signal.signal(number, handler)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile longer than they compute
 
@@ -26,7 +26,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def recording() -> Callable[[str], dict[str, np.ndarray]]:
-    """A function from a file's stem to its arrays: the whole recording, else its sample, else the test is skipped."""
+    """A function from a file's stem to its arrays: the full recording, else its sample; else skips the test."""
 
     def load(name: str) -> dict[str, np.ndarray]:
         for folder in (RECORDINGS, SAMPLES):
@@ -40,13 +40,13 @@ def recording() -> Callable[[str], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs that several tests compile are compiled once, also by workers and by the processes that tests start.
+    """Compiles a program once, even if several tests, workers or processes started by tests need it.
 
-    JAX_COMPILATION_CACHE_DIR names a folder for several test runs to share.
+    JAX_COMPILATION_CACHE_DIR names a folder that several test runs share.
     """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # the folders of all workers lie in it
+        folder = folder.parent  # shared: contains the folders of all workers
     path = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compilation_cache"))
     seconds = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     jax.config.update("jax_compilation_cache_dir", path)

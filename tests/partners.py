@@ -1,4 +1,4 @@
-"""Which policies and algorithms go together, found by building them: a new file needs no entry in a list."""
+"""Finds matching policies and algorithms by building them, so new files need no entry in a list."""
 
 from functools import cache
 
@@ -18,11 +18,11 @@ def fits(algo, policy):
 
 @cache
 def policy_of(algo):
-    """The first name in configs/policy that an algorithm accepts."""
+    """The first name in configs/policy that the algorithm accepts."""
     return next(policy for policy in known_names("policy") if fits(algo, policy))
 
 
 @cache
 def algo_of(policy):
-    """The first name in configs/algo that accepts a policy."""
+    """The first name in configs/algo that accepts the policy."""
     return next(algo for algo in known_names("algo") if fits(algo, policy))

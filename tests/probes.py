@@ -1,4 +1,4 @@
-"""Tiny environments with known values (after andyljones.com/posts/rl-debugging.html); each breaks on one bug."""
+"""Tiny environments with known values (after andyljones.com/posts/rl-debugging.html); each exposes one kind of bug."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,14 +27,14 @@ def probe_params(kind, length=1):
 
 
 class Probe:
-    """Episodes of `time_limit` steps, terminated at the end, or truncated where `endless`; kinds are traced numbers.
+    """Episodes of `time_limit` steps that terminate, or are truncated if `endless`; the kind is a traced number.
 
     - constant: reward 1 at the end of the episode (length 1: every value is 1; length 2: gamma, then 1).
-    - observed: the reward at the end is the observed sign.
+    - observed: the reward at the end equals the observed sign.
     - action: the reward at the end is 1 for action 1, -1 for action 0.
     - match: the reward at the end is 1 if the action matches the observed sign, else -1.
-    - remember: the same, but the sign is seen on the first step alone.
-    - endless: reward 1 on every step; only the time limit ends it, and nothing observed tells when.
+    - remember: like match, but only the first step shows the sign.
+    - endless: reward 1 on every step; only the time limit ends the episode, and the observations do not show when.
     """
 
     default_params = probe_params("constant")
@@ -70,7 +70,7 @@ class Probe:
 
 
 class Aim:
-    """Episodes of one step; reward -|action - target|^2 for an action [2], the target 0.5 or -0.5 is observed."""
+    """Episodes of one step; reward -|action - target|^2 for an action [2] and an observed target, 0.5 or -0.5."""
 
     default_params = ()
 
@@ -91,7 +91,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class BrokenTMaze(TMaze):
-    """A T-Maze whose observation, or reward, after 40 steps is infinite, or NaN."""
+    """A T-Maze whose observation or reward becomes infinite or NaN after 40 steps."""
 
     broken: str = "obs"
 
@@ -105,6 +105,6 @@ class BrokenTMaze(TMaze):
 
 @dataclass(frozen=True)
 class ForeverTMaze(TMaze):
-    """A T-Maze that does not say how long an episode can be."""
+    """A T-Maze that does not declare its longest episode."""
 
     longest_episode = None

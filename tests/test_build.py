@@ -1,4 +1,4 @@
-"""The configuration: every file builds, wrong input is one line before anything compiles."""
+"""The configuration: every file builds, and wrong input gives a one-line error before anything compiles."""
 
 import itertools
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.partners import algo_of, policy_of
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
-NEEDS = {"encoder=conv": ["task=mysterypath"]}  # what goes together with a choice
+NEEDS = {"encoder=conv": ["task=mysterypath"]}  # other choices that a choice requires
 NEEDS |= {f"algo={name}": [f"policy={policy_of(name)}"] for name in known_names("algo")}
 NEEDS |= {f"policy={name}": [f"algo={algo_of(name)}"] for name in known_names("policy")}
 
@@ -208,7 +208,7 @@ def test_wrong_input_is_one_line(override):
 
 
 def test_keys_of_another_choice_are_unknown():
-    """What is known depends on the groups that this command line chooses."""
+    """The known keys depend on the groups chosen on the command line."""
     for overrides in (["algo=a2c", "algo.num_minibatches=4"], ["+tmaze=agalite", "algo.clip_eps=0.1"]):
         with pytest.raises(
             ConfigError, match=r"unknown key algo\..*known: algo.adam_eps, algo.anneal_lr, algo.ent_coef"
@@ -232,7 +232,7 @@ def test_heads_that_do_not_divide():
 
 
 def test_algorithm_numbers_are_leaves():
-    """Numbers may be traced, sizes may not: replacing every leaf keeps the structure."""
+    """Numbers may be traced, sizes may not, so replacing every leaf keeps the structure."""
     algo = build(compose([])).algo
     leaves, structure = jax.tree.flatten(algo)
     assert jax.tree.unflatten(structure, leaves) == algo

@@ -1,4 +1,4 @@
-"""trainer_pure.py as a user calls it, in processes of its own where the exit code matters."""
+"""trainer_pure.py as a user calls it; in a separate process where the exit code matters."""
 
 import json
 import re
@@ -24,7 +24,7 @@ TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_st
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run of ten updates and two seeds, with every sink."""
+    """A finished run of ten updates and two seeds, with all metric sinks on."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     options = ["num_seeds=2", "seed=3", "evaluation.interval=5", "wandb.mode=offline", "tensorboard=true"]
     assert trainer_pure.main([*TINY, *options, f"run_dir={folder}"]) == 0
@@ -124,7 +124,7 @@ def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
 
 @pytest.mark.parametrize("broken", ["obs", "reward"])
 def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys):
-    """And no smaller learning rate advised; what was saved before stays."""
+    """The error does not advise a smaller learning rate, and earlier checkpoints stay."""
     env = [
         "--trust",
         "tests",
@@ -141,7 +141,7 @@ def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys)
 
 
 def test_a_run_that_fails_leaves_the_others_alone(run, tmp_path, monkeypatch, capsys):
-    """Also when continued after the failure; the other run gives the numbers that it gives next to a healthy one."""
+    """Also when continued after the failure: the other run gives the same numbers as next to a healthy run."""
     numbers = Experiment.numbers
     rates = jnp.array([2.5e-4, 1e38], jnp.float32)
 
@@ -223,7 +223,7 @@ def test_help_lists_every_option(capsys):
 
 
 def test_every_readme_command_exists():
-    """Commands in the README name scripts, targets, keys and experiments that are there."""
+    """Commands in the README name only existing scripts, targets, keys and experiments."""
     readme = (ROOT / "README.md").read_text()
     lines = [
         line.split("#")[0].strip()

@@ -1,4 +1,4 @@
-"""What counts as a difference between two checkouts; nothing is trained."""
+"""What counts as a difference between two checkouts; trains nothing."""
 
 import ml_dtypes
 import numpy as np
@@ -46,7 +46,7 @@ def test_text_counts_by_value():
 
 @pytest.mark.parametrize("parts", [False, True])
 def test_tables_are_read_as_files_and_as_folders(tmp_path, parts):
-    """And of the checkpoints, the newest: by number, not by name; what begins with a dot is unfinished."""
+    """Of the checkpoints, reads the newest: by number, not by name; a leading dot marks unfinished ones."""
     frame = pd.DataFrame({"update": [1, 2], "loss": [0.5, np.nan]})
     for table in ("metrics.parquet", "evaluation.parquet"):
         if parts:

@@ -1,4 +1,4 @@
-"""The checks of memory models find what is wrong, in models that break one promise each."""
+"""The checks of memory models detect violations: each model here breaks one promise."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ from src_pure.conformance import (
     ratio_error,
 )  # fmt: skip
 
-pytestmark = pytest.mark.slow  # a minute, for a script that developers of models run
+pytestmark = pytest.mark.slow  # a minute, for a script that only developers of models need
 
 REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = 26
@@ -34,7 +34,7 @@ WINDOW = 4
 
 
 def average(carry, inputs, reset):
-    """(carry, h) of h_t = 0.9 h_{t-1} + x_t, cleared at resets."""
+    """(carry, h), where h_t = 0.9 h_{t-1} + x_t; resets clear h_{t-1}."""
 
     def step(h, x):
         inputs, reset = x
@@ -63,7 +63,7 @@ class ResetsTooLate(Right):
 
 
 class CountsOn(Right):
-    """Has a sign for every other step, counted over resets."""
+    """Flips the sign on every other step, and does not restart the count at resets."""
 
     def initialize_carry(self, batch_size):
         return jnp.zeros((batch_size, D_IN)), jnp.zeros(batch_size, jnp.int32)
@@ -76,7 +76,7 @@ class CountsOn(Right):
 
 
 class ResetsAfterwards(Right):
-    """Clears the memory after the first step of an episode, in every mode alike."""
+    """Clears the memory after the first step of an episode instead of before it, in every mode."""
 
     def initialize_carry(self, batch_size):
         return jnp.zeros((batch_size, D_IN)), jnp.zeros(batch_size, bool)
@@ -105,7 +105,7 @@ class ChangesType(Right):
 
 
 class ForgetsInLongCalls(Right):
-    """After a call of more steps than a chunk has, leaves the memory of the last step but one."""
+    """Returns the memory of the second-to-last step if a call has more steps than a chunk."""
 
     def __call__(self, carry, inputs, reset):
         carry, out = average(carry, inputs, reset)
@@ -113,7 +113,7 @@ class ForgetsInLongCalls(Right):
 
 
 class MixesRowsBelowRounding(Right):
-    """Within the tolerance that a model of this precision has where two programs are compared."""
+    """Stays within the tolerance for comparing two programs at this precision."""
 
     precision: str = "bfloat16"
 
@@ -122,7 +122,7 @@ class MixesRowsBelowRounding(Right):
 
 
 class FlaxPrecision(Right):
-    """What the word means to flax."""
+    """Takes `precision` in the sense of flax."""
 
     precision: Any = None
 
@@ -133,7 +133,7 @@ class OtherArguments(Right):
 
 
 class LearnsFromMore(Right):
-    """Sums its own input and a window of WINDOW inputs; within a sequence, also all inputs since its start."""
+    """Sums its own input and a window of WINDOW inputs, but in a sequence all inputs since its start."""
 
     def initialize_carry(self, batch_size):
         return jnp.zeros((batch_size, WINDOW, D_IN))
@@ -148,7 +148,7 @@ class LearnsFromMore(Right):
 
 
 class StoresTooLate(PPO):
-    """PPO from the memory after the first step of the rollout instead of before it."""
+    """PPO that replays from the memory after the first step of the rollout instead of before it."""
 
     def update(self, key, learner, apply, carry, trajectory, last_value):
         later, _ = apply(learner.params, carry, trajectory.obs[:1], trajectory.reset[:1])
@@ -156,7 +156,7 @@ class StoresTooLate(PPO):
 
 
 def broken(model):
-    """The promises that a model breaks."""
+    """The names of the promises that a model breaks."""
     return {check.name for check in check_model(model, NUM_STEPS) if not check.passed}
 
 

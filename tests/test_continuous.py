@@ -1,4 +1,4 @@
-"""Actions that are vectors, from the configuration to the score, on Pendulum."""
+"""Vector actions on Pendulum, from the configuration to the score."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ TINY = ["model=gru", "model.size=8", "num_envs=8", "num_steps=16", "policy.head_
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["algo=ppo", "algo=a2c"])
 def test_ratio_stays_one_without_learning(algo):
-    """Of samples as they were drawn, also where the environment was given them clipped."""
+    """The ratio uses unclipped samples, even though the environment gets clipped ones."""
     experiment = build(compose([*PENDULUM, *TINY, algo, "algo.learning_rate=0", "observation.last_action=true"]))
     init, update = make_train(experiment.env, experiment.policy)
 
@@ -39,7 +39,7 @@ def test_ratio_stays_one_without_learning(algo):
 
 @pytest.mark.slow
 def test_ppo_learns_to_swing_a_pendulum_up():
-    """Random play earns about -1200, standing up from anywhere about -150."""
+    """Random play earns about -1200, a policy that stands up from any start about -150."""
     sizes = ["model=mlp", "num_envs=32", "num_steps=100", "total_steps=320_000", "policy.head_size=64"]
     numbers = [
         "algo.learning_rate=1e-3",
@@ -54,7 +54,7 @@ def test_ppo_learns_to_swing_a_pendulum_up():
     algo, num_updates = experiment.numbers().algo, experiment.settings.num_updates
 
     def returns(state):
-        """Mean return, (greedy, sampled)."""
+        """Mean returns, (greedy, sampled)."""
         params = jax.tree.map(lambda x: x[0], state.learner.params)
         scores = [evaluate(jax.random.key(1), params, greedy) for greedy in (True, False)]
         assert all(score["episodes"] == 64 for score in scores)

@@ -21,7 +21,7 @@ class Recipe(NamedTuple):
 
 
 def recipe(heading):
-    """What one section of CONTRIBUTING.md asks for, with NAME filled in."""
+    """The steps of one section of CONTRIBUTING.md, with NAME filled in."""
     section = re.search(rf"^## {heading}\n(.*?)(?=^## )", (PROJECT / "CONTRIBUTING.md").read_text(), re.M | re.S)[1]
     section = section.replace("NAME", TOYS[heading])
     files = re.findall(r"Write `([\w/]+\.(?:py|yaml))`.*?```\w+\n(.*?)```", section, re.S)
@@ -31,13 +31,13 @@ def recipe(heading):
 
 
 def unindented(text):
-    """A block of code as it stands in a list, without the list's indentation."""
+    """A code block from a list, without the indentation of the list."""
     return "".join(line.removeprefix("   ") for line in text.splitlines(keepends=True))
 
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    """A copy of the project with all three toys in it; no file that was there is touched."""
+    """A copy of the project with all three toys added; no existing file is changed."""
     copy = tmp_path_factory.mktemp("scratch") / "project"
     for name in ("src_pure", "configs", "scripts", "tests"):
         shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,7 +60,7 @@ def test_recipe_works_as_printed(heading, scratch):
 
 
 def run(line, folder):
-    """Runs a printed command in a folder, a training in a small size."""
+    """Runs a documented command in a folder; trainings get a small size."""
     words = line.split()
     python = {"python": [sys.executable], "pytest": [sys.executable, "-m", "pytest", "-n", "0", "-q"]}[words[0]]
     small = SMALL if "trainer_pure.py" in words else []

@@ -1,4 +1,4 @@
-"""Machine settings and sizes: one line before anything is made, instead of a traceback or a hang."""
+"""Wrong machine settings and sizes give a one-line error before anything is built, not a traceback or a hang."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Distributions over actions against SciPy's."""
+"""Distributions over actions, compared with SciPy's."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_samples_follow_the_distribution():
 
 
 def epsilon_greedy_probs(values, epsilon):
-    """Probabilities [..., A]: epsilon shared by all actions, the rest for the greedy one."""
+    """Probabilities [..., A]: all actions share epsilon equally, the greedy one gets the rest."""
     greedy = np.eye(values.shape[-1])[values.argmax(-1)]
     return epsilon[..., None] / values.shape[-1] + (1 - epsilon[..., None]) * greedy
 

@@ -1,4 +1,4 @@
-"""One line and an exit code for what a user can mend, a traceback for a bug."""
+"""One line and an exit code for errors that a user can fix, a traceback for bugs."""
 
 import argparse
 import errno

@@ -1,4 +1,4 @@
-"""Random wrong overrides and configuration files: exit code 2 and one line, never a traceback; nothing is run."""
+"""Random wrong overrides and configuration files give exit code 2 and one line, never a traceback, and run nothing."""
 
 import copy
 import os
@@ -17,7 +17,7 @@ from src_pure.config.names import dotted
 VALUES = "nan -1 0 1.5 [] {} '' null true [1,2] {a:1} ${oops} 1e400 é = a|b".replace("|", " |").split(" ")
 KEYS = ["nope", "task.nope", "+nope.deeper", "++model", "algo", "@x", "=", "model@y", "+tmaze", "a=b=c", "checkpoint."]
 
-# of a file: values of every type, and names of classes right, wrong and hostile
+# values for files: every type, and right, wrong and hostile class names
 PLAIN = (
     *(None, True, False, 0, -1, 1, 7, 2**31, 10**30, 0.5, -1e-3, float("inf"), float("nan")),
     *("", "x", "8", "../x", "${seed}", "\x1b[31m", "a\nb", "ä", "x" * 5000),
@@ -61,7 +61,7 @@ def random_config(rng: random.Random, config: dict) -> dict:
 
 
 class MeansSomethingError(Exception):
-    """A random command line that happens to be right: it would train."""
+    """A random command line that happens to be valid and would train."""
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_wrong_overrides_are_one_line(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_configuration_files_are_built_of_our_own_or_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    """No command is run and no module of others imported; a file that is accepted has classes of src_pure alone."""
+    """Runs no command and imports no foreign module; accepted files name only classes of src_pure."""
     ran = []
     for module, name in ((subprocess, "getoutput"), (subprocess, "Popen"), (os, "system")):
         monkeypatch.setattr(module, name, lambda *args, **kwargs: ran.append(args))
@@ -94,7 +94,7 @@ def test_configuration_files_are_built_of_our_own_or_refused_in_one_line(tmp_pat
     refused = 0
     for _ in range(300):
         config = random_config(rng, rng.choice(bases))
-        file.write_text(yaml.dump(config))  # with aliases where a value is there twice
+        file.write_text(yaml.dump(config))  # writes an alias where a value occurs twice
         code = trainer_pure.main(["--config", str(file), "--help"])
         out, error = capsys.readouterr()
         if code == 0:

@@ -1,4 +1,4 @@
-"""Imports go down only.
+"""Imports go only downwards: a module may import what stands to its left.
 
 bits <- distributions <- types; errors <- device
 device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
@@ -34,7 +34,7 @@ BELOW["experiment"] = BELOW["lanes"] | {"lanes", "config", "models"}
 BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes", "experiment"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
 BELOW["results"] = BELOW["runs"] | {"runs"}
-CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # what train.py may name
+CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # allowed in train.py
 
 
 def imported(path):

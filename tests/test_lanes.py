@@ -1,4 +1,4 @@
-"""Lanes of one program: each is what the same training is alone."""
+"""Lanes of one program: each equals the same training run alone."""
 
 import json
 
@@ -31,7 +31,7 @@ CASES = {
         [*TMAZE, "algo=a2c", f"task.corridor_len={corridor}", f"algo.learning_rate={rate}", f"seed={seed}"]
         for corridor, rate, seed in ((40, 1e-2, 5), (10, 1e-3, 6))
     ],
-    # the bounds of its actions come from a number of the task
+    # a number of the task sets the bounds of the actions
     "pendulum": [
         [*PENDULUM, *PPO, f"task.time_limit={limit}", f"+task.params.max_torque={torque}"]
         for limit, torque in ((12, 1.0), (7, 3.0))
@@ -40,7 +40,7 @@ CASES = {
 
 
 def train(experiment):
-    """(metrics [U, R], evaluation metrics [R] of each mode) of the whole training."""
+    """(metrics [U, R], evaluation metrics [R] for each mode) of the whole training."""
     program = compile_program(experiment)
     num_updates = experiment.settings.num_updates
     state, metrics = program.segment(program.init(), num_updates)
@@ -50,7 +50,7 @@ def train(experiment):
 
 @pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name != "ppo")) for name in CASES])
 def test_a_lane_equals_its_training_alone(case):
-    """Up to rounding: sums over a batch are split differently in programs of another width."""
+    """Up to rounding, because programs with a different number of lanes split sums over a batch differently."""
     experiments = [build(compose(options)) for options in CASES[case]]
     together = side_by_side(experiments)
     metrics, evaluation = train(together)
@@ -128,7 +128,7 @@ def test_seeds_are_lanes_that_take_no_memory():
 
 @pytest.mark.slow
 def test_a_run_folder_of_lanes_is_read_as_its_runs(tmp_path, capsys):
-    """Also where two lanes have one seed, and one of them fails."""
+    """Also if two lanes share a seed and one of the two fails."""
     options = [*TMAZE, *PPO, "seed=3"]
     numbers = (["task.corridor_len=4"], ["task.corridor_len=9", "algo.learning_rate=1e38"])
     lanes = side_by_side([build(compose([*options, "algo.learning_rate=1e-3", *values])) for values in numbers])

@@ -1,4 +1,4 @@
-"""What all of it is for: an agent with memory learns what an agent without cannot."""
+"""The purpose of the project: an agent with memory learns what one without cannot."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "low", "high"), [("agalite_small", 0.95, 1.0), ("mlp", 0.3, 0.7)])
 def test_memory_solves_a_short_tmaze(model, low, high, tmp_path):
-    """As a user trains: in a process of its own, because programs of the tests are compiled without optimisation."""
+    """Trains in a separate process, as users do, because the tests compile their own programs without optimisation."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     options = ["+tmaze=quickstart", f"model={model}", "task.corridor_len=10", "total_steps=4e5", "log_seconds=null"]
     command = [sys.executable, "trainer_pure.py", *options, f"run_dir={tmp_path / 'run'}"]

@@ -1,4 +1,4 @@
-"""Installed as a wheel everything works, from any folder; and where compiled programs are kept."""
+"""The installed wheel works from any folder; compiled programs are cached where expected."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def test_every_package_is_in_the_wheel():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A function that runs an installed command in a folder of its own, with nothing of the checkout on its path."""
+    """A function that runs an installed command in a separate folder, without the checkout on its path."""
     folder = tmp_path_factory.mktemp("installed")
     copy, target, elsewhere = folder / "copy", folder / "target", folder / "elsewhere"
     for path in (copy, elsewhere):
@@ -78,7 +78,7 @@ def test_a_package_in_the_current_folder_can_be_trusted(installed):
 
 @pytest.fixture
 def cache():
-    """jax's setting, put back afterwards."""
+    """jax's cache setting, restored afterwards."""
     before = jax.config.jax_compilation_cache_dir
     yield lambda folder: jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_dir", before)

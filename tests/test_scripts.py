@@ -1,4 +1,4 @@
-"""Every script: one line and an exit code for a wrong command, path or moment."""
+"""Every script gives one line and an exit code for a wrong command or path, or if interrupted."""
 
 import errno
 import importlib.util
@@ -18,13 +18,13 @@ from tests.runs.frames import metrics_frame, write_part
 
 FOLDER = REPOSITORY / "scripts"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-READERS = ["plot", "watch", "export", "bsuite_score"]  # of run folders
+READERS = ["plot", "watch", "export", "bsuite_score"]  # scripts that read run folders
 HUGE = "9" * 30
 
 
 @pytest.fixture(scope="module")
 def scripts():
-    """main of every script."""
+    """The main function of every script."""
     mains = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
@@ -38,7 +38,7 @@ def scripts():
 
 @pytest.fixture
 def run(tmp_path):
-    """The metrics of a run folder."""
+    """A run folder that holds metrics."""
     path = tmp_path / "run"
     path.mkdir()
     write_part(path / "metrics.parquet", to_arrow(metrics_frame(range(1, 7))), 1, 6, None)
@@ -46,7 +46,7 @@ def run(tmp_path):
 
 
 def refused(main, command_line, capsys, code=2):
-    """The line that a command is refused with."""
+    """The error line of a rejected command."""
     assert main([*map(str, command_line)]) == code
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
@@ -139,7 +139,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.parametrize("module", ["pandas", "matplotlib.backends.backend_agg"])
 def test_ctrl_c_is_one_line(run, module):
-    """While the program is imported, or while it draws."""
+    """Both during the imports and while drawing."""
     command = [sys.executable, "-c", INTERRUPTING, module, FOLDER / "plot.py", run]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
@@ -147,7 +147,7 @@ def test_ctrl_c_is_one_line(run, module):
 
 
 def test_two_pictures_of_one_name_are_both_whole(scripts, run, monkeypatch):
-    """One is drawn while another process is about to write the same."""
+    """Draws one while another process is about to write the same file."""
     command, savefig = [sys.executable, FOLDER / "plot.py", run], Figure.savefig
 
     def meanwhile(figure, file, **options):

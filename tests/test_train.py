@@ -1,4 +1,4 @@
-"""The program: one compilation, runs that do not know of each other, segments that add up, an exact ratio."""
+"""The training program: one compilation, independent runs, segments that add up, an exact ratio."""
 
 from functools import partial
 from itertools import pairwise
@@ -41,7 +41,7 @@ def make(memory, num_envs=4, truncation="terminate", time_limit=None):
 
 @jax.jit
 def train_runs(keys, learning_rates):
-    """(state, metrics) of two updates of a run for each key and learning rate."""
+    """(state, metrics) after two updates, with one run for each key and learning rate."""
     init, update = make_train(*make(GRU(8)))
     algo = repeat(Numbers(SMALL, None), len(keys)).algo.replace(learning_rate=learning_rates)
     return run_updates(update, init_runs(init, keys, algo), algo, 2, 2)
@@ -57,7 +57,7 @@ def numbers(state):
 
 @jax.jit
 def train_tasks(keys, tasks):
-    """(state, metrics, scores) of two updates and an evaluation of a run for each key and each task's numbers."""
+    """(state, metrics, scores) after two updates and an evaluation, one run for each key and numbers of the task."""
     env, policy = make(GRU(8))
     init, update = make_train(env, policy)
     algo = repeat(Numbers(SMALL, None), len(keys)).algo
@@ -68,7 +68,7 @@ def train_tasks(keys, tasks):
 
 
 def train_corridor(key, corridor_len, time_limit):
-    """The same for one run, by an environment that was built with these numbers."""
+    """The same for one run, with an environment built with these numbers."""
     env = TMaze(corridor_len=corridor_len, time_limit=time_limit)
     env, (_, policy) = VectorEnv(env, env.default_params, 4), make(GRU(8))
     init, update = make_train(env, policy)
@@ -80,7 +80,7 @@ def train_corridor(key, corridor_len, time_limit):
 
 @pytest.mark.slow
 def test_corridors_side_by_side_equal_each_corridor_alone():
-    """Numbers of the task may be traced, and integers stay integers."""
+    """Numbers of the task may be traced; integers stay integers."""
     lengths, limits, keys = [1, 6], [4, 9], training_keys(SeedLanes([0, 0]))
     state, metrics, scores = train_tasks(keys, TMazeParams(jnp.array(lengths), jnp.array(limits)))
     assert state.actor.env_state.env.position.dtype == jnp.int32
@@ -92,7 +92,7 @@ def test_corridors_side_by_side_equal_each_corridor_alone():
 
 
 def test_runs_together_equal_runs_alone():
-    """Seeds and settings side by side in one program learn what each learns alone."""
+    """Runs with different seeds and settings in one program learn what each learns alone."""
     keys, rates = training_keys(SeedLanes([5, 6, 6])), jnp.array([1e-3, 1e-3, 1e-2])
     together, metrics = train_runs(keys, rates)
     for i in range(3):
@@ -144,16 +144,16 @@ def test_state_holds_arrays_only():
 
 
 def one_name_per_class():
-    """Names of configs/model, one for each class: sizes do not matter here."""
+    """One name in configs/model for each class, because sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    quick = "AGaLiTe"  # the others with the slow tests
+    quick = "AGaLiTe"  # the others run with the slow tests
     marks = {target: () if target.endswith(quick) else pytest.mark.slow for target in targets}
     return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
 
 
 @pytest.mark.parametrize("name", one_name_per_class())
 def test_ratio_stays_one_without_learning(name):
-    """Acting step by step and learning from the sequence are one function, over rollouts that cut episodes anywhere."""
+    """Acting step by step and learning from sequences compute the same, wherever rollouts cut episodes."""
     config = compose([f"model={name}"])["model"]
     if "num_layers" in config:
         config |= {"num_layers": 1}
@@ -182,7 +182,7 @@ def test_learning_rate_anneals_to_zero_and_stays_there(algo):
 
 @pytest.mark.slow
 def test_many_runs_of_a_deep_model_initialise():
-    """QR factorisations side by side in one program have been seen to hang on CPU."""
+    """Parallel QR factorisations in one program have hung on CPU."""
     init, _ = make_train(*make(AGaLiTe(num_layers=4, d_model=16, num_heads=2, d_head=8, d_ffc=16)))
     initialise = jax.jit(partial(init_runs, init))
     for attempt in range(10):
@@ -210,7 +210,7 @@ def test_evaluation_reads_parameters_alone():
 
 
 def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
-    """One call while tracing is one copy to compile; what comes after the first episodes is not looked at."""
+    """Each call while tracing is another copy to compile; evaluation ignores everything after the first episodes."""
     calls, reset_env = [], MysteryPath.reset_env
     monkeypatch.setattr(MysteryPath, "reset_env", lambda *args: calls.append(1) or reset_env(*args))
     options = ["task.observation=symbolic", "task.time_limit=6", "evaluation.num_episodes=32"]
@@ -226,7 +226,7 @@ def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
 
 
 def test_episodes_that_are_cut_off_count_as_far_as_they_came():
-    """The lengths add up to one more for each episode that was going on, whenever they are cut off."""
+    """Cutting off one step later adds one to the sum of lengths for each episode still playing."""
     env, policy = make(GRU(8), num_envs=32)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
     evaluate = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
@@ -240,7 +240,7 @@ def test_episodes_that_are_cut_off_count_as_far_as_they_came():
 
 
 def test_an_episode_that_is_cut_off_is_not_solved():
-    """Whatever its last step says of success: here every step does, and earns 1."""
+    """Even if its last step reports success: here every step does, and earns 1."""
     probe = probe_params("endless", length=5)
     env = VectorEnv(Probe(), probe, 4)
     policy = ActorCritic(Flatten(), GRU(4), 2, head_size=None)
@@ -270,7 +270,7 @@ def test_what_a_model_sows_is_a_metric():
 @pytest.mark.slow
 @pytest.mark.parametrize(("threshold", "expected"), [(1.0, 2.0), (0.0, 1.0)])
 def test_mean_ponder_steps(threshold, expected):
-    """One iteration where the first reaches the threshold, all of them where no sum does."""
+    """One iteration if the first reaches the threshold, all of them if no sum does."""
     init, update = make_train(*make(AdaptiveTransformer(2, threshold, 8, 1, 8, 8, memory_len=4)))
     state = jax.jit(init)(jax.random.key(0), SMALL)
     assert jax.jit(update)(state, SMALL)[1]["ponder_steps"] == expected

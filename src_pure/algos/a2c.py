@@ -26,7 +26,7 @@ from src_pure.types import (
 
 @struct.dataclass
 class A2C(Algorithm):
-    """One backward pass over the whole rollout from the memory stored at its start, towards lambda-returns.
+    """One gradient step per rollout towards lambda-returns; replays it from the memory stored at its start.
 
     loss = policy gradient + vf_coef * mean(advantage^2) - ent_coef * entropy. Numbers are leaves and may be vmapped.
     """
@@ -38,7 +38,7 @@ class A2C(Algorithm):
     ent_coef: NonNegativeFloat = 0.001
     max_grad_norm: PositiveOrInf = 0.5  # inf: no clip
     adam_eps: PositiveFloat = 1e-8
-    num_updates: PositiveInt = 1  # of the whole training: where an annealed learning rate reaches 0
+    num_updates: PositiveInt = 1  # of the whole training; an annealed learning rate reaches 0 here
 
     num_steps: PositiveInt = struct.field(pytree_node=False, default=256)
     anneal_lr: bool = struct.field(pytree_node=False, default=False)
@@ -48,7 +48,7 @@ class A2C(Algorithm):
         return ANNEALED if self.anneal_lr else None
 
     def check(self, num_envs: int, actions: type[Distribution]) -> None:
-        """Raises ValueError for a policy that A2C cannot use; any number of environments will do."""
+        """Raises ValueError for a policy that A2C cannot use; any number of environments works."""
         check_stochastic("a2c", actions)
 
     def optimizer(self) -> optax.GradientTransformation:

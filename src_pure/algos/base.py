@@ -15,7 +15,7 @@ Example = Callable[[], tuple[Carry, Trajectory]]
 class Algorithm(Protocol):
     """A pytree of hyperparameters: numbers are leaves and may be traced, sizes are static.
 
-    A class that inherits from this one has the methods with a body below.
+    Subclasses inherit the methods that have a body.
     """
 
     num_steps: int  # T, steps of each environment per update; set from the configuration's num_steps
@@ -27,34 +27,36 @@ class Algorithm(Protocol):
         return None
 
     def check(self, num_envs: int, actions: type[Distribution]) -> None:
-        """Raises ValueError for a number of environments, or a kind of policy, that this algorithm cannot use."""
+        """Raises ValueError if this algorithm cannot use this number of environments or kind of policy."""
 
     def optimizer(self) -> optax.GradientTransformation: ...
 
     def init(self, params: Params, example: Example | None = None) -> Learner:
-        """The learner of a policy that has learned nothing yet.
+        """The learner for freshly initialised parameters.
 
-        example() gives the shapes and dtypes of what one update learns from, (carry [B, ...], trajectory [T, B, ...]):
-        a replay memory is made from them. It is costly, so only those that need it call it.
+        example() returns the shapes and dtypes of one update's (carry [B, ...], trajectory [T, B, ...]), for algorithms
+        that allocate a replay memory. It is costly: call it only if needed.
         """
         return Learner(params, self.optimizer().init(params))
 
     def explore(self, actions: Distribution, update: Array) -> Distribution:
-        """What to act with in training after `update` updates, from what the policy gives."""
+        """The distribution to act with in training after `update` updates, given the policy's own."""
         return actions
 
     def update(
         self, key: Key, learner: Learner, apply: Apply, carry: Carry, trajectory: Trajectory, last_value: Array
     ) -> tuple[Learner, Metrics]:
-        """One update from T steps: carry is the memory at the start of them, last_value [B] the value after them.
+        """(learner, metrics) after one update from T steps.
 
-        The metrics are scalars and hold `loss`; a `first_minibatch_max_abs_log_ratio` among them must be about 0.
+        carry is the memory before these steps, last_value [B] the value after them.
+        The metrics are scalars and include `loss`. If they include `first_minibatch_max_abs_log_ratio`, it must be
+        about 0.
         """
         ...
 
 
 def check_stochastic(name: str, actions: type[Distribution]) -> None:
-    """Raises ValueError for a policy whose probabilities do not follow its parameters smoothly."""
+    """Raises ValueError if the probabilities of the policy are not differentiable in its parameters."""
     if actions not in (Categorical, Gaussian):
         raise ValueError(
             f"algo {name} learns the probabilities of actions, and this policy has none: set policy=actor_critic"

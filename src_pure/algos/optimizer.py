@@ -1,4 +1,4 @@
-"""Gradient descent as the algorithms share it: a clip, Adam or RAdam, an annealed learning rate, minibatches."""
+"""Gradient descent, shared by the algorithms: clipping, Adam or RAdam, an annealed learning rate, minibatches."""
 
 from collections.abc import Callable
 
@@ -15,14 +15,14 @@ ANNEALED = "the learning rate now falls to 0"
 def adam(
     learning_rate: Number, eps: Number, max_grad_norm: Number, anneal: bool, num_updates: Number, steps_per_update: int
 ) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba, arXiv:1412.6980) after a clip; see `clipped`."""
+    """Adam (Kingma and Ba, arXiv:1412.6980) on clipped gradients; see `clipped`."""
     return clipped(optax.scale_by_adam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
 
 
 def radam(
     learning_rate: Number, eps: Number, max_grad_norm: Number, anneal: bool, num_updates: Number, steps_per_update: int
 ) -> optax.GradientTransformation:
-    """Adam whose first steps are rectified (Liu et al., arXiv:1908.03265) after a clip; see `clipped`."""
+    """Rectified Adam (Liu et al., arXiv:1908.03265) on clipped gradients; see `clipped`."""
     return clipped(optax.scale_by_radam(eps=eps), learning_rate, max_grad_norm, anneal, num_updates, steps_per_update)
 
 
@@ -34,7 +34,10 @@ def clipped(
     num_updates: Number,
     steps_per_update: int,
 ) -> optax.GradientTransformation:
-    """A clip by global norm (inf: no clip), `scale` and the rate; annealed, it falls to 0 at num_updates and stays."""
+    """Clips by global norm (inf: no clip), then applies `scale` and the learning rate.
+
+    If annealed, the rate falls linearly to 0 at num_updates and stays there.
+    """
 
     def schedule(count):
         update = count // steps_per_update
@@ -48,7 +51,7 @@ def apply_gradient(
 ) -> tuple[Learner, Metrics]:
     """(learner, metrics) after one step down the gradient of loss(params, *args) -> (loss, metrics).
 
-    The metrics gain grad_norm, before the clip.
+    Adds grad_norm, measured before clipping, to the metrics.
     """
     gradient, metrics = jax.grad(lambda params: loss(params, *args), has_aux=True)(learner.params)
     updates, opt_state = optimizer.update(gradient, learner.opt_state, learner.params)
@@ -65,9 +68,9 @@ def over_minibatches(
     num_epochs: int,
     num_minibatches: int,
 ) -> tuple[Learner, Metrics]:
-    """(learner, metrics [steps]) after num_epochs passes, each over num_minibatches of whole sequences, shuffled.
+    """(learner, metrics [steps]) after num_epochs shuffled passes, each in num_minibatches of whole sequences.
 
-    step(learner, carry, batch) -> (learner, metrics) sees the rows of a minibatch: carry [B, ...], batch [T, B, ...].
+    step(learner, carry, batch) -> (learner, metrics) gets one minibatch: carry [B, ...], batch [T, B, ...].
     """
     num_rows = jax.tree.leaves(batch)[0].shape[1]
 
@@ -80,7 +83,7 @@ def over_minibatches(
 
 
 def check_minibatches(num_envs: int, num_epochs: int, num_minibatches: int) -> None:
-    """Raises ValueError for environments that cannot be split so."""
+    """Raises ValueError if the environments cannot be split into these minibatches."""
     if num_envs % num_minibatches:
         raise ValueError(f"num_envs must be a multiple of algo.num_minibatches, got {num_envs} and {num_minibatches}")
     if num_epochs * num_envs >= 2**31:

@@ -26,7 +26,7 @@ from src_pure.types import (
 
 @struct.dataclass
 class PPO(Algorithm):
-    """Clipped PPO over minibatches of whole sequences, each run again from the memory stored at the rollout's start.
+    """Clipped PPO over minibatches of whole sequences, replayed from the memory stored at the rollout's start.
 
     loss = clipped policy loss + vf_coef * value loss - ent_coef * entropy. Numbers are leaves and may be vmapped.
     """
@@ -39,7 +39,7 @@ class PPO(Algorithm):
     ent_coef: NonNegativeFloat = 0.01
     max_grad_norm: PositiveOrInf = 0.5  # inf: no clip
     adam_eps: PositiveFloat = 1e-5
-    num_updates: PositiveInt = 1  # of the whole training: where an annealed learning rate reaches 0
+    num_updates: PositiveInt = 1  # of the whole training; an annealed learning rate reaches 0 here
 
     num_steps: PositiveInt = struct.field(pytree_node=False, default=128)
     update_epochs: PositiveInt = struct.field(pytree_node=False, default=4)
@@ -52,7 +52,7 @@ class PPO(Algorithm):
         return ANNEALED if self.anneal_lr else None
 
     def check(self, num_envs: int, actions: type[Distribution]) -> None:
-        """Raises ValueError for a number of environments, or a policy, that PPO cannot use."""
+        """Raises ValueError if PPO cannot use this number of environments or this policy."""
         check_stochastic("ppo", actions)
         check_minibatches(num_envs, self.update_epochs, self.num_minibatches)
 
@@ -88,7 +88,7 @@ class PPO(Algorithm):
         _, output = apply(params, carry, batch.obs, batch.reset)
         mask = ~batch.ignored
         log_ratio = output.actions.log_prob(batch.action) - batch.log_prob
-        # nothing holds an ignored action's ratio near 1
+        # no loss keeps the ratio of an ignored action near 1
         log_ratio = jnp.where(mask, log_ratio, 0.0)
         ratio = jnp.exp(log_ratio)
         target = advantage + batch.value

@@ -28,10 +28,10 @@ from src_pure.types import (
 
 @struct.dataclass
 class PQN(Algorithm):
-    """Values of actions towards lambda-returns of the largest value, over minibatches of whole sequences.
+    """Q-learning towards lambda-returns that bootstrap from the largest value, over minibatches of whole sequences.
 
-    Each sequence is run again from the memory stored at the rollout's start. Targets are computed once per rollout, by
-    the network that acted. loss = 0.5 * mean((Q(s, a) - target)^2). Numbers are leaves and may be vmapped.
+    Sequences are replayed from the memory stored at the rollout's start. Targets are computed once per rollout, by the
+    network that acted. loss = 0.5 * mean((Q(s, a) - target)^2). Numbers are leaves and may be vmapped.
     """
 
     learning_rate: NonNegativeFloat = 2.5e-4
@@ -39,10 +39,10 @@ class PQN(Algorithm):
     q_lambda: UnitFloat = 0.65
     epsilon_start: UnitFloat = 1.0
     epsilon_end: UnitFloat = 0.05
-    epsilon_decay: UnitFloat = 0.1  # part of the training in which epsilon falls from its start to its end
+    epsilon_decay: UnitFloat = 0.1  # fraction of the training over which epsilon falls
     max_grad_norm: PositiveOrInf = 10.0  # inf: no clip
     adam_eps: PositiveFloat = 1e-5
-    num_updates: PositiveInt = 1  # of the whole training: where schedules end
+    num_updates: PositiveInt = 1  # of the whole training; the learning rate and epsilon schedules are relative to it
 
     num_steps: PositiveInt = struct.field(pytree_node=False, default=128)
     update_epochs: PositiveInt = struct.field(pytree_node=False, default=2)
@@ -55,7 +55,7 @@ class PQN(Algorithm):
         return f"{ANNEALED}, and {epsilon}" if self.anneal_lr else epsilon
 
     def check(self, num_envs: int, actions: type[Distribution]) -> None:
-        """Raises ValueError for a number of environments, or a policy, that PQN cannot use."""
+        """Raises ValueError if PQN cannot use this number of environments or this policy."""
         if actions is Gaussian:
             raise ValueError(
                 "algo pqn learns the values of discrete actions, and this task's are vectors: set algo=ppo or a2c"
@@ -78,7 +78,7 @@ class PQN(Algorithm):
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * progress
 
     def explore(self, actions: Distribution, update: Array) -> Distribution:
-        values = cast(EpsilonGreedy, actions)  # as `check` demands
+        values = cast(EpsilonGreedy, actions)  # guaranteed by `check`
         return values._replace(epsilon=jnp.full_like(values.epsilon, self.epsilon(update)))
 
     def update(

@@ -1,4 +1,4 @@
-"""Advantages and returns. `terminated` ends the value, `terminated | truncated` the trace: never one flag for both."""
+"""Advantages and returns. `terminated` ends the value, `terminated | truncated` the trace: keep the two apart."""
 
 import chex
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def gae(
     """Advantages A_t = delta_t + gamma lam (1 - end_t) A_{t+1}  (Schulman et al., arXiv:1506.02438).
 
     delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - v_t, end_t = terminated_t or truncated_t. After a truncation
-    v_{t+1} must be the value of the episode's final observation. All [T, B] but last_value [B]; returns [T, B].
+    v_{t+1} must be the value of the episode's final observation. All are [T, B], except last_value [B]; returns [T, B].
     """
     chex.assert_equal_shape([reward, terminated, truncated, value])
     next_value = jnp.concatenate([value[1:], last_value[None]])
@@ -33,7 +33,7 @@ def lambda_returns(
 ) -> Array:
     """Targets G_t = r_t + gamma (1 - terminated_t) ((1 - lam_t) v_{t+1} + lam_t G_{t+1})  (Sutton & Barto 2018, 12.2).
 
-    lam_t is lam, and 0 at a truncation; bootstrapped with last_value. Equal to gae + value; same arguments and shapes.
+    lam_t is lam, but 0 at a truncation; v_T and G_T are last_value. Equal to gae + value; same arguments and shapes.
     """
     chex.assert_equal_shape([reward, terminated, truncated, value])
     next_value = jnp.concatenate([value[1:], last_value[None]])
@@ -48,5 +48,5 @@ def lambda_returns(
 
 
 def masked_mean(x: Array, mask: Array) -> Array:
-    """Mean of x over the entries where mask (bool) is set, whatever the others are; 0 where there is none."""
+    """Mean of x over the entries where mask (bool) is set, even if others are NaN; 0 if none is set."""
     return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -1,4 +1,4 @@
-"""A configuration from the YAML files of the project, or of a run, and the overrides of a command line."""
+"""Composes a configuration from YAML files, the project's or a run's, and command-line overrides."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from src_pure.errors import ConfigError, one_line
 
 
 def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[str, Any]:
-    """The configuration for command-line overrides of a file, as plain values.
+    """The configuration of a file with command-line overrides applied, as plain values.
+
+    Only the project's own configuration has groups. Any other file must be resolved: it cannot refer to other files.
 
     Raises ConfigError, or OSError for a file that cannot be read.
-
-    Groups belong to the project's own configuration. Any other file is read as it stands: it names no other files.
     """
     parsed = [parse(text) for text in overrides]
     if os.path.realpath(config_file) == str(CONFIG_FILE):
@@ -37,10 +37,10 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
 
 
 def chosen(groups: Sequence[str]) -> dict[str, Any]:
-    """The project's own configuration with these choices of groups."""
+    """The project's own configuration with these group choices."""
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config: Any = OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)
             return config
-    except Exception as error:  # Hydra and OmegaConf raise many kinds; all they read here is YAML files in CONFIG_DIR
+    except Exception as error:  # Hydra and OmegaConf raise many kinds, all about files in CONFIG_DIR
         raise ConfigError(f"{CONFIG_DIR}: {one_line(error).partition(' Config search path')[0]}") from error

@@ -1,4 +1,4 @@
-"""YAML as plain values: nothing is constructed, referred to or included, and time and memory are bounded."""
+"""YAML as plain values. Safe for untrusted files: no objects, aliases or includes, and bounded time and memory."""
 
 import os
 import re
@@ -10,13 +10,13 @@ import yaml
 from src_pure.config.validation import MAX_DEPTH
 from src_pure.errors import ConfigError
 
-MAX_BYTES = 100_000  # thirty times as much as a configuration has
+MAX_BYTES = 100_000  # thirty times the size of a configuration
 
 
 class Reader(yaml.SafeLoader):
-    """Composes the nodes of a document without anchors, aliases and tags, in few levels."""
+    """Composes the nodes of a document; rejects anchors, aliases, tags and deep nesting."""
 
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 PyYAML's own name; filled below
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 the name is PyYAML's; filled below
     depth = 0
 
     def compose_node(self, parent, index):
@@ -32,10 +32,10 @@ class Reader(yaml.SafeLoader):
 
 
 class Writer(yaml.SafeDumper):
-    """Quotes text that Reader would take for a number."""
+    """Quotes text that Reader would read as a number, a bool or null."""
 
 
-# As YAML 1.2 reads them: on and yes are text, 1e-3 is a number
+# YAML 1.2, unlike PyYAML: on and yes are text, 1e-3 is a number
 SCALARS = {
     "null": (r"~|null|Null|NULL|", lambda text: None),
     "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
@@ -75,12 +75,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def to_yaml(config: dict[str, Any]) -> str:
-    """The text from which parse_yaml reads the same."""
+    """YAML text that parse_yaml turns back into the same configuration."""
     return yaml.dump(config, Dumper=Writer, sort_keys=False, allow_unicode=True)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """A resolved configuration, not yet validated; raises ConfigError, or OSError where reading fails."""
+    """The resolved configuration in a file, not yet validated; raises ConfigError, or OSError if reading fails."""
     content = read_bytes(path)
     try:
         config = parse_yaml(content.decode("utf-8-sig"))
@@ -97,7 +97,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file of at most MAX_BYTES; nothing else is opened, and nothing waits for a writer."""
+    """The content of a regular file of at most MAX_BYTES; never opens a device and never waits on a pipe."""
     if not path.is_file():
         raise ConfigError(f"{path} cannot be read: no such file")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:

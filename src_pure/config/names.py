@@ -1,4 +1,4 @@
-"""What there is to configure, and what to say about a name that does not exist."""
+"""The names of groups, files and keys, and the errors for unknown ones."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 COMPONENTS = ("task", "model", "encoder", "policy", "algo")  # groups whose YAML names a class by _target_
-DERIVED = {  # set from these, never by themselves
+DERIVED = {  # keys that follow from other keys and cannot be set directly
     "algo.num_steps": "num_steps",
     "algo.num_updates": "total_steps",
     "policy.encoder": "encoder",
@@ -23,17 +23,17 @@ DERIVED = {  # set from these, never by themselves
 
 
 def known_names(group: str) -> list[str]:
-    """Names of the YAML files of a group."""
+    """Names of the YAML files in a group."""
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 def experiment_groups() -> list[str]:
-    """Groups of published experiments."""
+    """Names of the groups of published experiments."""
     return sorted(path.name for path in CONFIG_DIR.iterdir() if path.is_dir() and path.name not in COMPONENTS)
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested configuration by their dotted keys."""
+    """The leaves of a nested configuration, by dotted key."""
     leaves = {}
     for name, value in config.items():
         leaves |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -41,7 +41,7 @@ def dotted(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
-    """The error for a key that does not exist: the closest known one, and those of the same section."""
+    """The error for an unknown key; it suggests the closest known key and lists those of the same section."""
     if key in DERIVED:
         return ConfigError(f"{key} follows from {DERIVED[key]}: set that")
     if key == "defaults":
@@ -56,7 +56,7 @@ def unknown_key(key: str, known: Iterable[str]) -> ConfigError:
 
 
 def unknown_choice(group: str, name: str) -> ConfigError:
-    """The error for a name that no YAML file of a group has."""
+    """The error for a name that does not exist in a group."""
     known = known_names(group.lstrip("+"))
     closest = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"; did you mean {group}={closest[0]}?" if closest else ""

@@ -1,10 +1,10 @@
-"""KEY=VALUE on a command line: the whole grammar, and what each argument changes in a configuration.
+"""Command-line overrides: their grammar, and what each one changes in a configuration.
 
-GROUP=NAME        the component of a YAML file: task, model, encoder, policy, algo
-+GROUP=NAME       a published experiment
-KEY=VALUE         another value for a dotted key. Where it is text, all that follows the first =, but for one pair of
-                  quotes around it, and null; else a plain YAML value: 3, 1e-3, true, null, [1, 2], {a: 1}
-+KEY=VALUE        the same for a key that the configuration need not have
+GROUP=NAME        chooses a component by its YAML file; groups: task, model, encoder, policy, algo
++GROUP=NAME       chooses a published experiment
+KEY=VALUE         sets a dotted key. A text key takes everything after the first =, without one pair of enclosing
+                  quotes; a bare null is null. Others take a plain YAML value: 3, 1e-3, true, null, [1, 2], {a: 1}
++KEY=VALUE        the same, also for a key that the configuration lacks
 """
 
 import re
@@ -30,13 +30,13 @@ from src_pure.errors import ConfigError, shown
 
 class Override(NamedTuple):
     given: str  # as it was typed
-    new: bool  # begins with +: the key need not be there
+    new: bool  # begins with +: the key may be missing from the configuration
     key: str
-    text: str  # all that follows the first =
+    text: str  # everything after the first =
 
 
 def parse(given: str) -> Override:
-    """The parts of an argument; raises ConfigError for one that has no meaning."""
+    """The parts of an argument; raises ConfigError if it has no meaning."""
     name, equals, text = given.partition("=")
     name = name.strip()
     key, start = name.lstrip("+"), given[:100]
@@ -52,12 +52,12 @@ def parse(given: str) -> Override:
 
 
 def is_choice(override: Override) -> bool:
-    """Whether a whole YAML file is chosen, and not a value set."""
+    """Whether the override chooses a whole YAML file rather than setting a value."""
     return override.key in COMPONENTS or override.key in experiment_groups()
 
 
 def choices(overrides: Sequence[Override]) -> list[str]:
-    """The choices among overrides, as Hydra writes them; of a component that is named twice the last one."""
+    """The group choices among the overrides, in Hydra's syntax; the last one wins if a component is named twice."""
     chosen = {}
     for override in filter(is_choice, overrides):
         key, text, component = override.key, override.text, override.key in COMPONENTS
@@ -75,7 +75,7 @@ def choices(overrides: Sequence[Override]) -> list[str]:
 
 
 def apply(config: dict[str, Any], override: Override) -> None:
-    """Sets a value of a configuration; raises ConfigError for a key that is not there."""
+    """Sets a value in a configuration, in place; raises ConfigError for an unknown key."""
     *parents, name = override.key.split(".")
     if len(parents) > MAX_DEPTH:
         raise unknown_key(override.key, known_keys(config))
@@ -98,7 +98,7 @@ def apply(config: dict[str, Any], override: Override) -> None:
 
 
 def merged(config: dict[str, Any], old: Any, value: Any, override: Override, key: str = "") -> Any:
-    """The value, or where both are dictionaries the old one with the value's entries."""
+    """The new value; if both are dictionaries, the old one updated with the entries of the new one."""
     if not (isinstance(old, dict) and isinstance(value, dict)):
         return value
     for name in value:
@@ -112,7 +112,7 @@ def merged(config: dict[str, Any], old: Any, value: Any, override: Override, key
 
 
 def value_of(override: Override, old: Any) -> Any:
-    """The value that an override's text stands for; old is the one that it replaces."""
+    """The value of an override's text; `old` is the value that it replaces."""
     key, text = override.key, override.text
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if is_text(key):
@@ -131,7 +131,7 @@ def value_of(override: Override, old: Any) -> Any:
 
 
 def _check_one_value(override: Override, value: Any, old: Any) -> None:
-    """Raises ConfigError for what other programs read as several settings, 1,2 or range(3), and for 0,1 for 0.1."""
+    """Raises ConfigError for several values, such as 1,2 or range(3) in Hydra sweeps, and for a decimal comma, 0,1."""
     key, name, text = override.key, override.given.partition("=")[0].strip(), override.text[:100]
     call = re.fullmatch(r"\w*\((.*)\)", text)
     several = isinstance(value, str) and ("," in text or call)
@@ -151,7 +151,7 @@ def _check_one_value(override: Override, value: Any, old: Any) -> None:
 
 
 def _several_seeds(text: str) -> str:
-    """How to train with the seeds that a text seems to mean."""
+    """The advice for a text that seems to name several seeds."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", text)]
     seeds = range(*numbers) if text.startswith("range(") and 1 <= len(numbers) <= 2 else numbers
     if len(seeds) > 1 and all(after - before == 1 for before, after in pairwise(seeds[:100])):

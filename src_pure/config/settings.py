@@ -1,4 +1,4 @@
-"""All of the configuration but the components; every key is explained in configs/config.yaml."""
+"""The configuration without its components; configs/config.yaml explains every key."""
 
 import os
 from typing import Annotated, Any, Literal, TypeGuard, get_args
@@ -26,8 +26,8 @@ class Section(pydantic.BaseModel):
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def refuse_other_kinds(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
-        """pydantic would read true as the number 1, and "8" as the number 8, which nothing else then does."""
-        name: Any = info.field_name  # of a field, never None
+        """Rejects true for a number and text for anything else: pydantic alone would read true as 1 and "8" as 8."""
+        name: Any = info.field_name  # never None for a field
         annotation = cls.model_fields[name].annotation
         if annotation is not bool and isinstance(value, bool) and not is_section(annotation):
             raise ValueError("Input should be a number")
@@ -108,12 +108,12 @@ def is_integer(annotation: Any) -> bool:
 
 
 def holds_text(annotation: Any) -> bool:
-    """Whether text is among the values of an annotation, or all that they are."""
+    """Whether an annotation allows text, perhaps among other values."""
     return annotation is str or any(isinstance(part, str) or holds_text(part) for part in get_args(annotation))
 
 
 def is_text(key: str) -> bool:
-    """Whether a dotted key of a configuration is text, so that a command line gives it literally."""
+    """Whether a dotted key holds text; the command line then takes its value literally."""
     top, *rest = key.split(".")
     if top in COMPONENTS:
         return rest in (["name"], ["_target_"])

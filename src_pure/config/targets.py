@@ -1,7 +1,7 @@
-"""Objects from the classes that a configuration names: those of this project, and those that the caller trusts.
+"""Makes objects from the classes that a configuration names: this project's, and those that the caller trusts.
 
-A configuration may come from a stranger, and importing a module or calling what it names runs code. So a name is looked
-at before anything is imported, what it leads to must be of the right kind, and its values are those it declares.
+A configuration may come from a stranger, and importing or calling what it names runs code. Therefore a name is checked
+before anything is imported, its class must be of the right kind, and its values must match the declared types.
 """
 
 import importlib
@@ -24,10 +24,10 @@ TRUST_HELP = "package whose classes a configuration may name, besides this proje
 
 
 class Kind(NamedTuple):
-    """What the class of a component must be."""
+    """What the class of a component must provide."""
 
     what: str
-    home: str  # where this project's own are
+    home: str  # the package of this project's own classes
     methods: tuple[str, ...]
     base: type = object
 
@@ -42,10 +42,10 @@ KINDS = {
 
 
 def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = (), **derived: Any) -> Any:
-    """What a component's _target_ makes of its values, each checked against its annotation, and of `derived` ones.
+    """The object that a component's _target_ makes from its values, checked against their annotations, and `derived`.
 
-    The target is a class, or a function annotated to return one. Raises ConfigError for everything else. Modules are
-    imported and objects made in 32 bits, whatever JAX_ENABLE_X64 says: both have constants that training computes with.
+    The target is a class, or a function annotated to return one. Raises ConfigError for everything else. Imports and
+    calls run in 32 bits even under JAX_ENABLE_X64, because both may create constants that training computes with.
     """
     check_plain(component, group)
     check_name(component.get("name", group), f"{group}.name")
@@ -68,7 +68,7 @@ def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()
 
 
 def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:
-    """The class or function of a dotted name, imported only if it may be."""
+    """The class or function of a dotted name; its module is imported only if that is allowed."""
     kind, path = KINDS[group], f"{group}._target_"
     allowed = (kind.home, *package_names(trust))
     if not isinstance(name, str) or name.count(".") < 1 or not all(part.isidentifier() for part in name.split(".")):
@@ -82,14 +82,14 @@ def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:
             raise ConfigError(f"{path} must be {described(kind)}, got {name!r}")
         for own in targets_of(target):
             if not within(f"{own.__module__}.{own.__qualname__}", allowed):
-                if within(name, (kind.home,)):  # a name of ours for code of others: no word makes it a component
+                if within(name, (kind.home,)):  # imported here but defined elsewhere: not a component
                     raise ConfigError(f"{path} must be {kind.what} of {kind.home}, got {name!r}")
                 raise refused(path, kind, f"{own.__module__}.{own.__qualname__}")
     return target
 
 
 def imported(module: str) -> Any:
-    """A module; what the caller trusts may also lie in the current folder."""
+    """The imported module; a trusted package may also lie in the current folder."""
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -97,7 +97,7 @@ def imported(module: str) -> Any:
 
 
 def package_names(trust: Sequence[str]) -> tuple[str, ...]:
-    """Names of packages; raises ConfigError for anything else."""
+    """The names of trusted packages; raises ConfigError for anything else."""
     names = (trust,) if isinstance(trust, str) else tuple(trust)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
@@ -110,7 +110,7 @@ def within(name: str, packages: Sequence[str]) -> bool:
 
 
 def targets_of(target: Any) -> tuple[Any, ...]:
-    """A class or function itself, and the classes that a function is annotated to return."""
+    """The class or function itself, and the classes that the function is annotated to return."""
     if isinstance(target, type):
         return (target,)
     returned = get_type_hints(target).get("return")
@@ -119,7 +119,7 @@ def targets_of(target: Any) -> tuple[Any, ...]:
 
 
 def is_kind(target: Any, kind: Kind) -> bool:
-    """Whether a target is a class of a kind, or a function annotated to return one."""
+    """Whether a target is a class of this kind, or a function annotated to return one."""
     if inspect.isfunction(target):
         return all(isinstance(made, type) and is_kind(made, kind) for made in targets_of(target)[1:])
     return (
@@ -136,7 +136,7 @@ def described(kind: Kind) -> str:
 
 
 def refused(path: str, kind: Kind, name: str) -> ConfigError:
-    """The error for code that is neither this project's of that kind nor trusted."""
+    """The error for a class that is neither trusted nor in this project's package of that kind."""
     package = name.partition(".")[0]
     if package == "src_pure":
         return ConfigError(f"{path} must be {kind.what} of {kind.home}, got {name!r}")

@@ -1,4 +1,4 @@
-"""What --help prints: every option of a configuration with its value and what it means."""
+"""What --help prints: every option of a configuration, with its value and its meaning."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ options, with the values that this command line gives them
 
 
 def usage(config: dict[str, Any]) -> str:
-    """The help text for a composed configuration; the comments are those of the YAML files."""
+    """The help text for a composed configuration; explanations are the comments of the YAML files."""
     experiments = [f"  +{group}={' | '.join(known_names(group))}" for group in experiment_groups()]
     groups = [f"  {group}={' | '.join(known_names(group))}" for group in COMPONENTS]
     comments = _comments(CONFIG_FILE)
@@ -37,7 +37,7 @@ def _option(key: str, value: Any, comment: str) -> str:
 
 
 def _group_comments(group: str, component: dict[str, Any]) -> dict[str, str]:
-    """Comments of the group's file that names the same class: an experiment changes values, not their meaning."""
+    """The comments of the group's file for the same class; an experiment changes values, not their meaning."""
     for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
         if f"_target_: {component['_target_']}\n" in path.read_text():
             return _comments(path)

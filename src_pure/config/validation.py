@@ -1,4 +1,4 @@
-"""Values of a configuration as the types that the code declares, or an error that names the key."""
+"""Checks the values of a configuration against the types that the code declares; errors name the key."""
 
 import re
 from typing import Any, get_args
@@ -9,24 +9,24 @@ from src_pure.config.names import COMPONENTS, experiment_groups, unknown_key
 from src_pure.config.settings import keys_of
 from src_pure.errors import ConfigError, shown
 
-MAX_DEPTH = 16  # of sections, lists and dictionaries in one another
+MAX_DEPTH = 16  # nested sections, lists and dictionaries
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")  # becomes the name of a folder
 
 
 def validate(annotation: Any, value: Any, path: str) -> Any:
-    """value as the annotated type; raises ConfigError naming the first key that is wrong."""
+    """The value converted to the annotated type; raises ConfigError naming the first wrong key."""
     try:
         typed = pydantic.TypeAdapter(annotation).validate_python(value)
     except pydantic.ValidationError as error:
         raise config_error(error, annotation, path) from None
-    except pydantic.errors.PydanticUserError as error:  # an annotation that says nothing about plain values
+    except pydantic.errors.PydanticUserError as error:  # pydantic cannot validate this annotation
         raise ConfigError(f"{path} cannot be set in a configuration") from error
     refuse_other_kinds(annotation, value, path)
     return typed
 
 
 def refuse_other_kinds(annotation: Any, value: Any, path: str) -> None:
-    """Raises ConfigError for true or text where numbers are declared, also in a list: pydantic reads "8" as 8."""
+    """Raises ConfigError for true or text in place of a number, also in lists: pydantic would read "8" as 8."""
     if isinstance(value, list):
         for item in value:
             refuse_other_kinds(annotation, item, path)
@@ -35,14 +35,14 @@ def refuse_other_kinds(annotation: Any, value: Any, path: str) -> None:
 
 
 def declares(annotation: Any, kind: type) -> bool:
-    """Whether values of a kind are among those of an annotation."""
-    if annotation is Any or isinstance(annotation, kind):  # a literal
+    """Whether an annotation allows values of this type."""
+    if annotation is Any or isinstance(annotation, kind):  # an instance: a value of a Literal
         return True
     return annotation is kind or any(declares(part, kind) for part in get_args(annotation))
 
 
 def config_error(error: pydantic.ValidationError, annotation: Any, path: str) -> ConfigError:
-    """The first thing that pydantic found, in the words of a configuration."""
+    """The first error that pydantic found, in terms of the configuration."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
     if first["type"] == "extra_forbidden":
@@ -62,7 +62,7 @@ def config_error(error: pydantic.ValidationError, annotation: Any, path: str) ->
 
 
 def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
-    """Raises ConfigError unless a value consists of what a YAML or JSON file can say, in few levels."""
+    """Raises ConfigError unless a value could stand in a YAML or JSON file, nested at most MAX_DEPTH deep."""
     what = path or "a configuration"
     if depth > MAX_DEPTH:
         raise ConfigError(f"{what[:100]} has more than {MAX_DEPTH} levels")
@@ -79,7 +79,7 @@ def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
 
 
 def check_name(name: Any, path: str) -> str:
-    """A name that can be part of a folder's; raises ConfigError for any other."""
+    """The name, if a folder's name can contain it; else raises ConfigError."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"{path} must be 1 to 64 letters, digits, '.', '_' and '-', not beginning with '.', got {shown(name)}"

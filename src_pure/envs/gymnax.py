@@ -1,4 +1,4 @@
-"""Any environment of gymnax by its name (R. Lange, github.com/RobertTLange/gymnax, version 1)."""
+"""Any gymnax environment, by name (R. Lange, github.com/RobertTLange/gymnax, version 1)."""
 
 import inspect
 from dataclasses import dataclass, field, fields
@@ -24,16 +24,16 @@ IMPOSSIBLE = 2**31  # steps, more than any time limit
 
 
 def steps_to_goal(environment, params) -> int:
-    """Of MountainCar, whose goal may be out of reach."""
+    """1 for MountainCar, or IMPOSSIBLE if its goal is out of reach."""
     return 1 if params.max_speed > 0 and params.goal_position <= params.max_position else IMPOSSIBLE
 
 
 def steps_to_query(environment, params) -> int:
-    """Of MemoryChain, which never asks where its length is not positive."""
+    """The step at which MemoryChain asks, or IMPOSSIBLE if its length is not positive, because it then never asks."""
     return params.memory_length + 1 if params.memory_length > 0 else IMPOSSIBLE
 
 
-STEPS_TO_REWARD = {  # the fewest steps until an action can matter; 1 elsewhere
+STEPS_TO_REWARD = {  # the fewest steps until an action can affect the reward; 1 for all others
     "Catch-bsuite": lambda environment, params: environment.rows - 1,
     "DeepSea-bsuite": lambda environment, params: environment.size,
     "MemoryChain-bsuite": steps_to_query,
@@ -41,21 +41,21 @@ STEPS_TO_REWARD = {  # the fewest steps until an action can matter; 1 elsewhere
     "MountainCarContinuous-v0": steps_to_goal,
     "UmbrellaChain-bsuite": lambda environment, params: params.chain_length,
 }
-LARGEST_OPTION = 100  # options are sizes, and MetaMaze takes seconds for a maze of 99 x 99
+LARGEST_OPTION = 100  # options are sizes; a 99 x 99 MetaMaze already takes seconds
 
 TIME_LIMIT = "max_steps_in_episode"  # what gymnax calls it in the parameters of every environment
 
 
 @dataclass(frozen=True)
 class Gymnax:
-    """A gymnax environment, without the reset that its own `step` evaluates every time.
+    """A gymnax environment, without the reset that gymnax's own `step` computes on every call.
 
-    - observation: the environment's own, uint8 as it is and everything else float32; an observation that is one of n
-      numbers is shown as a one-hot vector.
-    - action: int32 [], 0 .. n - 1, or float32 [A] between the environment's bounds, which are the same for all entries.
+    - observation: the environment's own; uint8 stays uint8, everything else becomes float32, and one of n numbers
+      becomes a one-hot vector.
+    - action: int32 [], 0 .. n - 1, or float32 [A] within the environment's bounds, the same for all entries.
     - reward: float32 [], the environment's own.
-    - end: terminated where the environment says so, truncated at time_limit steps; both together where both happen.
-    - state: the environment's own; its pictures are made by gymnax.visualize, there is no `render` here.
+    - end: terminated by the environment, truncated at time_limit steps; both flags are set if both happen.
+    - state: the environment's own; to draw it use gymnax.visualize, as this class has no `render`.
     """
 
     env_name: str = "CartPole-v1"
@@ -103,7 +103,7 @@ class Gymnax:
                 raise ValueError(f"option {name} must be at most {LARGEST_OPTION}, got {value}")
         try:
             return gymnax.make(self.env_name, **options)[0]
-        except Exception as error:  # whatever the environment raises for a value that it cannot use
+        except Exception as error:  # an environment may raise anything for an unusable value
             raise ValueError(f"{self.env_name} cannot be made with options={self.options}: {error!r}") from error
 
     @cached_property
@@ -114,13 +114,13 @@ class Gymnax:
         return params.replace(**changed, **({} if self.time_limit is None else {TIME_LIMIT: self.time_limit}))
 
     def _try(self) -> None:
-        """Raises ValueError where the environment does not run with its options and params; nothing is computed."""
+        """Raises ValueError if the environment does not run with its options and params; traces without computing."""
         try:
             params, key = self.default_params, jax.random.key(0)
             _, state = jax.eval_shape(self.reset_env, key, params)
             action = jax.ShapeDtypeStruct(self.action_space(params).shape, self.action_space(params).dtype)
             jax.eval_shape(self.step_env, key, state, action, params)
-        except Exception as error:  # likewise, but raised where it first computes with the value
+        except Exception as error:  # likewise, when it first uses the value
             given = f"options={self.options} params={self.params}"
             raise ValueError(f"{self.env_name} does not run with {given}: {error!r}") from error
 
@@ -146,7 +146,7 @@ class Gymnax:
         return jnp.asarray(obs, box_dtype(space))
 
     def observation_space(self, params: GymnaxParams) -> Box:
-        with jax.ensure_compile_time_eval():  # bounds are numbers, also where a program is traced
+        with jax.ensure_compile_time_eval():  # bounds stay concrete numbers even while a program is traced
             space = as_space(self._environment.observation_space(params))
             return space.flat if isinstance(space, Discrete) else space
 
@@ -155,7 +155,7 @@ class Gymnax:
         return int(params.max_steps_in_episode)
 
     def action_space(self, params: GymnaxParams) -> Space:
-        """The space of actions; bounds that follow from traced params are traced."""
+        """The space of actions; its bounds are traced if params are."""
         if any(is_traced(leaf) for leaf in jax.tree.leaves(params)):
             return as_space(self._environment.action_space(params))
         with jax.ensure_compile_time_eval():
@@ -163,14 +163,14 @@ class Gymnax:
 
 
 def with_types_of(defaults: dict[str, Any], given: dict[str, Any], what: str) -> dict[str, Any]:
-    """The given values, numbers as the types of their defaults; else ValueError naming `what` they are."""
+    """The given values, with numbers converted to the types of their defaults; raises ValueError that names `what`."""
     for name in given:
         check_name(name, defaults, what)
     return {name: with_type_of(defaults[name], value, name) for name, value in given.items()}
 
 
 def with_type_of(default: Any, value: Any, name: str) -> Any:
-    """value as the type of a default that is a number or an array of numbers, else as it is."""
+    """The value converted to the type of its default if that is a number or an array; otherwise unchanged."""
     if not isinstance(default, bool | int | float | jax.Array):
         return value
     wanted, given = np.asarray(default), np.asarray(value)
@@ -184,7 +184,7 @@ def with_type_of(default: Any, value: Any, name: str) -> Any:
 
 
 def as_space(space: spaces.Box | spaces.Discrete) -> Space:
-    """The same space as one of this project; a Box has the lowest and the highest of its bounds for all entries."""
+    """The space as a type of this project; a Box gets its lowest and highest bounds for all entries."""
     if isinstance(space, spaces.Discrete):
         return Discrete(space.n)
     if is_traced(space.low) or is_traced(space.high):
@@ -197,7 +197,7 @@ def is_traced(x: Any) -> bool:
 
 
 def is_simple(space: spaces.Space) -> bool:
-    """Whether it is a Box of floats that all have the same bounds."""
+    """Whether the space is a Box of floats with the same bounds for all entries."""
     return (
         isinstance(space, spaces.Box)
         and jnp.issubdtype(space.dtype, jnp.floating)
@@ -207,5 +207,5 @@ def is_simple(space: spaces.Space) -> bool:
 
 
 def box_dtype(space: spaces.Box) -> jnp.dtype:
-    """uint8 or float32: some environments declare integers and show floats, or the other way round."""
+    """uint8 or float32; other declared dtypes are unreliable: some environments declare integers but return floats."""
     return jnp.dtype(jnp.uint8 if jnp.dtype(space.dtype) == jnp.uint8 else jnp.float32)

@@ -1,7 +1,7 @@
 """The hidden paths of Mystery Path (Pleines et al., arXiv:2309.17207), with the distribution of the original code.
 
-Its search resembles A* but is not: three of its slips decide which paths come out, so they are kept (see `find_path`).
-Walls only bend the path; the game itself knows path cells and all others.
+The search resembles A*, with three bugs that shape the paths; they are reproduced here (see `find_path`). Walls only
+bend the path: the game itself distinguishes path cells from all others.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ NUM_CELLS = SIZE * SIZE  # flat index 7 x + y
 WALL_PERCENT = 33
 MAX_OUTER_WALLS = 8  # the original places 4 or 8
 MAX_EDGE_COST = 8
-NUM_EDGES = 2 * SIZE * (SIZE - 1)  # an upper bound of the noise drawn: every edge is seen at most once
+NUM_EDGES = 2 * SIZE * (SIZE - 1)  # upper bound of the noise drawn: the search sees each edge at most once
 DRAW_SIZES = (1, 2, 4 * 4, 1, MAX_OUTER_WALLS, NUM_EDGES)  # side, free coordinates of both ends, then as in LayoutDraws
-LEFT, RIGHT, TOP, BOTTOM = range(4)  # sides of the origin; the goal is on the opposite one
-DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])  # the order in which the search looks at neighbours
+LEFT, RIGHT, TOP, BOTTOM = range(4)  # sides of the origin; the goal is on the opposite side
+DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])  # the order in which the search visits neighbours
 NOT_LISTED = NUM_EDGES + 1  # larger than any place in the search's list
 
 COLUMN, ROW = np.divmod(np.arange(NUM_CELLS), SIZE)  # x and y of every cell, [49]
@@ -28,14 +28,14 @@ CELLS = np.stack([COLUMN, ROW], axis=1)  # [49, 2]
 
 
 class LayoutDraws(NamedTuple):
-    """Everything random in a layout, in the order in which the original draws it."""
+    """All random numbers of a layout, in the order in which the original draws them."""
 
     origin: Array  # [2] int32
     goal: Array  # [2] int32
-    inner: Array  # [4, 4] int32 in 0 .. 99, for cells x, y in 1 .. 4: a wall where below 33
+    inner: Array  # [4, 4] int32 in 0 .. 99, for cells x, y in 1 .. 4: below 33 is a wall
     num_outer: Array  # [] int32, 4 or 8
     picks: Array  # [8] int32 >= 0, which of the remaining candidates becomes a wall, modulo their number
-    noise: Array  # [84] int32 in 1 .. 8, costs of edges in the order in which the search looks at them
+    noise: Array  # [84] int32 in 1 .. 8, edge costs in the order in which the search sees the edges
 
 
 class Layout(NamedTuple):
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The search's lists, one entry per cell."""
+    """The state of the search, one entry per cell."""
 
     place: Array  # [49] int32, when the cell entered the open list, NOT_LISTED before
     closed: Array  # [49] bool
@@ -62,10 +62,10 @@ def draw_layout(key: Key, origin_sides: tuple[int, ...]) -> Layout:
 
 
 def random_draws(key: Key, origin_sides: tuple[int, ...]) -> LayoutDraws:
-    """Draws with the original's distribution; numpy's own random numbers cannot be had in JAX.
+    """Draws with the original's distribution, but not its numbers: JAX cannot reproduce numpy's generator.
 
-    One call for all of them, because each call adds a fifth of a second to the compilation. Taking a remainder of 31
-    random bits makes small numbers more likely, by less than 1e-7.
+    One call draws all bits, because each call adds a fifth of a second to compilation. The remainder of 31 random bits
+    makes small numbers more likely, by less than 1e-7.
     """
     bits = (jax.random.bits(key, (sum(DRAW_SIZES),)) >> 1).astype(jnp.int32)
     side, along, inner, num_outer, picks, noise = jnp.split(bits, np.cumsum(DRAW_SIZES)[:-1])
@@ -85,14 +85,15 @@ def random_draws(key: Key, origin_sides: tuple[int, ...]) -> LayoutDraws:
 
 
 def layout_from_draws(draws: LayoutDraws) -> Layout:
-    """The layout that these draws lead to, exactly as in the original."""
+    """The layout that the original makes from these draws."""
     path = find_path(place_walls(draws), draws.origin, draws.goal, draws.noise)
     return Layout(path=path, origin=draws.origin, goal=draws.goal)
 
 
 def place_walls(draws: LayoutDraws) -> Array:
     """[7, 7] bool: inner walls, then up to 8 on the border, clear of both ends and not touching an inner wall."""
-    inner = jnp.zeros((SIZE, SIZE), bool).at[1:5, 1:5].set(draws.inner < WALL_PERCENT)  # cells 5 stay free, as there
+    # row and column 5 stay free, as in the original
+    inner = jnp.zeros((SIZE, SIZE), bool).at[1:5, 1:5].set(draws.inner < WALL_PERCENT)
     border = (CELLS == 0).any(axis=1) | (CELLS == SIZE - 1).any(axis=1)  # [49]
     near_ends = (_distance(draws.origin) <= 1) | (_distance(draws.goal) <= 1)
     padded = jnp.pad(inner, 1)
@@ -108,19 +109,19 @@ def place_walls(draws: LayoutDraws) -> Array:
 
 
 def _distance(cell: Array) -> Array:
-    """[49] Manhattan distance of every cell to one."""
+    """[49] Manhattan distance of every cell to the given one."""
     return jnp.abs(COLUMN - cell[0]) + jnp.abs(ROW - cell[1])
 
 
 def find_path(walls: Array, origin: Array, goal: Array, noise: Array) -> Array:
-    """[7, 7] bool, the cells from origin to goal that the original's search ends with.
+    """[7, 7] bool, the cells from origin to goal that the original's search finds.
 
-    It is A* with random edge costs 1 .. 8 and three slips: the cell to expand is the first in the list that beats the
-    head of the list, not the best one (`_choose`); a cheaper way to a listed cell changes its parent but neither g nor
-    f (`_expand`); and h is the Euclidean distance where Manhattan was announced.
-    walls: [7, 7] bool; origin, goal: [2]; noise: [84], used up in the order of looking.
+    It is A* with random edge costs 1 .. 8 and three bugs: it expands the first cell in the list that beats the head of
+    the list, not the best one (`_choose`); a cheaper way to a listed cell changes its parent but neither g nor f
+    (`_expand`); and h is the Euclidean distance although the original announces Manhattan.
+    walls: [7, 7] bool; origin, goal: [2]; noise: [84], consumed in the order in which the search sees the edges.
     """
-    start, end = _distance(origin) == 0, _distance(goal) == 0  # [49], one True each: cheaper here than indices
+    start, end = _distance(origin) == 0, _distance(goal) == 0  # [49] with one True: masks are cheaper here than indices
     heuristic = jnp.sqrt(((CELLS - goal) ** 2).sum(axis=1).astype(jnp.float32))
     zeros = jnp.zeros(NUM_CELLS, jnp.int32)
     search = Search(
@@ -152,9 +153,9 @@ def _expand(search: Search, heuristic: Array, noise: Array) -> Search:
     shifted = [padded[1 - x : 1 - x + SIZE, 1 - y : 1 - y + SIZE].reshape(NUM_CELLS) for x, y in DIRECTIONS]
     looked_at = jnp.stack(shifted) & ~closed  # [4, 49], at most one cell per direction
     looked = looked_at.any(axis=1)
-    draw = search.num_drawn + jnp.cumsum(looked) - looked  # [4], a direction not looked at draws nothing
+    draw = search.num_drawn + jnp.cumsum(looked) - looked  # [4]; skipped directions draw no noise
     direction, draw, edge_cost = (looked_at * values[:, None] for values in (np.arange(4), draw, noise[draw]))
-    cost = jnp.where(search.current, search.cost, 0).sum() + edge_cost.sum(axis=0)  # [49], right where looked at
+    cost = jnp.where(search.current, search.cost, 0).sum() + edge_cost.sum(axis=0)  # [49], valid where looked_at
 
     reached = looked_at.any(axis=0)
     listed = search.place < NOT_LISTED
@@ -172,7 +173,7 @@ def _expand(search: Search, heuristic: Array, noise: Array) -> Search:
 
 
 def _choose(search: Search) -> Array:
-    """[49], True at the first listed cell whose f is below that of the head of the list; the head if there is none."""
+    """[49], True at the first listed cell with a lower f than the head of the list, or at the head if there is none."""
     place = jnp.where(search.closed, NOT_LISTED, search.place)
     head = place.min()
     head_priority = jnp.where(place == head, search.priority, 0).sum()

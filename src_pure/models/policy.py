@@ -1,4 +1,4 @@
-"""Policies: encoder -> memory -> heads. What they share, and the actor-critic."""
+"""Policies, encoder -> memory -> heads: their base class, and the actor-critic."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,10 +15,10 @@ ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu}
 
 
 class Policy(nn.Module):
-    """What every policy is made of; its __call__ gives (carry, PolicyOutput) from obs [T, B, ...] and reset [T, B].
+    """Base of all policies: __call__(carry, obs [T, B, ...], reset [T, B]) -> (carry, PolicyOutput).
 
-    An action is one of num_actions, or if `continuous` a vector of num_actions numbers. Heads have one hidden layer of
-    head_size, or none.
+    An action is an integer below num_actions, or if `continuous` a vector of num_actions numbers. Heads have one hidden
+    layer of head_size units, or none if head_size is None.
     """
 
     encoder: nn.Module
@@ -28,13 +28,13 @@ class Policy(nn.Module):
     head_activation: Literal["tanh", "relu"] = "tanh"
     continuous: bool = False
 
-    if TYPE_CHECKING:  # flax types it as a union that fits no use of it
+    if TYPE_CHECKING:  # flax declares a return type that no caller can use
 
         def apply(self, variables: Params, *args: Any, **options: Any) -> Any: ...
 
     @property
     def distribution(self) -> type[Distribution]:
-        """The kind of distribution that it has over actions."""
+        """The type of its distributions over actions."""
         raise NotImplementedError
 
     @in_32_bits
@@ -45,9 +45,9 @@ class Policy(nn.Module):
 class ActorCritic(Policy):
     """A policy with two heads: one for the distribution over actions, one for the value.
 
-    Vectors are Gaussian: the network gives the mean, and the standard deviation is learned, does not depend on the
-    state and starts at 1, as is usual for PPO (Schulman et al., arXiv:1707.06347, section 6.1; Andrychowicz et al.,
-    arXiv:2006.05990).
+    Vector actions are Gaussian: the network computes the mean; the standard deviation is a learned parameter that
+    starts at 1 and does not depend on the state, as is usual for PPO (Schulman et al., arXiv:1707.06347, section 6.1;
+    Andrychowicz et al., arXiv:2006.05990).
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The policy of algorithms that learn the values of actions: encoder -> memory -> one head."""
+"""The policy for algorithms that learn action values: encoder -> memory -> one head."""
 
 from typing import Literal
 
@@ -13,10 +13,10 @@ from src_pure.types import Array, Carry, PolicyOutput
 
 
 class QNetwork(Policy):
-    """A policy that takes the action of the largest value; its own value is that largest one.
+    """A policy that takes the action with the largest value; that value is also the value of the state.
 
-    Without a target network such values are stable if layers are normalised (Gallici et al., arXiv:2407.04811): here
-    what the memory gives and, before its activation, the hidden layer.
+    LayerNorm keeps action values stable without a target network (Gallici et al., arXiv:2407.04811). It normalises the
+    memory's output and the hidden layer before its activation.
     """
 
     head_activation: Literal["tanh", "relu"] = "relu"

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def gae_loop(reward, terminated, truncated, value, last_value, gamma, lam):
-    """Advantages [T, B] as sums of discounted errors, each written out until its episode ends."""
+    """Advantages [T, B] as explicit sums of discounted errors up to the end of each episode."""
     num_steps, num_rows = reward.shape
     values = np.concatenate([value, last_value[None]])
     advantage = np.zeros((num_steps, num_rows))

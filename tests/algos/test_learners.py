@@ -1,4 +1,4 @@
-"""An algorithm with a replay of sequences and a target network is one class; what every algorithm promises."""
+"""A replay of sequences and a target network fit into one algorithm class; and what every algorithm promises."""
 
 from dataclasses import replace
 from functools import partial
@@ -33,9 +33,9 @@ CAPACITY = 3
 
 @struct.dataclass
 class Replay(Algorithm):
-    """R2D2 (Kapturowski et al., 2019) at its smallest: rollouts with the memory at their start, and a target network.
+    """A minimal R2D2 (Kapturowski et al., 2019): replays rollouts from their stored memory, with a target network.
 
-    Learns on one stored rollout per update, drawn at random; the target network follows every two updates.
+    Learns from one random stored rollout per update; the target network is copied every two updates.
     """
 
     learning_rate: float = 1e-2
@@ -95,10 +95,10 @@ def test_replay_and_target_network_fit_into_a_learner():
     assert extra["added"].tolist() == [5, 5]
     carry, trajectory = extra["stored"]
     assert trajectory.obs.shape[:4] == (2, CAPACITY, 8, 4)
-    _, earlier, _ = trained(Replay(), 4)  # update 5 is stored in place 1, with the memory that it started from
+    _, earlier, _ = trained(Replay(), 4)  # update 5 goes to slot 1, with the memory it started from
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:, 1], y), carry, earlier.actor.carry)
     assert differs(extra["target"], before["target"])
-    assert differs(extra["target"], state.learner.params)  # update 5 moved the parameters alone
+    assert differs(extra["target"], state.learner.params)  # update 5 changed the parameters, not the target
 
 
 def differs(a, b):
@@ -128,7 +128,7 @@ def test_a_warm_start_has_the_extra_state_too():
 
 @pytest.mark.parametrize("name", known_names("algo"))
 def test_acting_and_learning_are_one_function(name):
-    """What an algorithm reports of its first minibatch is 0 without learning, whatever it is called."""
+    """Without learning, the metric of the first minibatch is 0, whatever its name."""
     sizes = ["model=gru", "model.size=8", "policy.head_size=8", "num_steps=16", "num_envs=8", "task.corridor_len=3"]
     experiment = build(compose([f"algo={name}", f"policy={policy_of(name)}", *sizes]))
     init, update = make_train(experiment.env, experiment.policy)

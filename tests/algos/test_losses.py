@@ -1,4 +1,4 @@
-"""The losses of PPO, A2C and PQN against loops over every step, ignored ones left out."""
+"""The losses of PPO, A2C and PQN against loops over all steps that are not ignored."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ CASES = [("discrete", 0), ("discrete", 1), ("discrete", 2), ("continuous", 0), (
 
 
 def random_rollout(seed, actions):
-    """(trajectory, what the new parameters give, log_prob and entropy [T, B] of that, last_value)."""
+    """(trajectory, output of the new parameters, its log_prob and entropy [T, B], last_value)."""
     rng = np.random.default_rng(seed)
     reward, value, new_value = rng.normal(size=(3, T, B))
     terminated, ignored = rng.random((2, T, B)) < 0.2
@@ -36,14 +36,14 @@ def random_rollout(seed, actions):
             stats.entropy(probs, axis=-1),
         )
     old_log_prob = log_prob + 0.3 * rng.normal(size=(T, B))
-    old_log_prob[ignored] = -200.0  # nothing holds it near the new one
+    old_log_prob[ignored] = -200.0  # ignored: may be far from the new one
     zeros = np.zeros((T, B))
     batch = Trajectory(zeros, zeros, action, old_log_prob, value, reward, terminated, truncated, ignored)
     return batch, PolicyOutput(logits, new_value), log_prob, entropy, rng.normal(size=B)
 
 
 def loss_of(algo, batch, output, *rest):
-    """The algorithm's loss where the policy gives `output` whatever it sees."""
+    """The algorithm's loss for a policy that always returns `output`."""
     batch, output = jax.tree.map(jnp.asarray, (batch, output))
     return algo.loss(None, lambda *_: (None, output), None, batch, *map(jnp.asarray, rest))[0]
 
@@ -101,7 +101,7 @@ def test_pqn_loss_equals_the_loop(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pqn_learns_towards_lambda_returns_of_the_largest_value(seed):
-    """One step of a table of values, whose loss, targets and gradient follow from the loop over all returns."""
+    """One step with a table of values; the loop over all returns gives its loss, targets and gradient."""
     batch, *_, last_value = random_rollout(seed, "discrete")
     target = oracles.lambda_return_loop(
         batch.reward, batch.terminated, batch.truncated, batch.value, last_value, 0.9, 0.8

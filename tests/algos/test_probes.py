@@ -20,12 +20,12 @@ from tests.partners import policy_of
 from tests.probes import Aim, Probe, probe_params
 
 GAMMA = 0.5
-NUM_UPDATES = {"a2c": 400}  # it makes one step per update
-QUICK = {"ent_coef": 0.0, "num_minibatches": 2, "update_epochs": 4}  # where an algorithm has these
+NUM_UPDATES = {"a2c": 400}  # makes only one gradient step per update
+QUICK = {"ent_coef": 0.0, "num_minibatches": 2, "update_epochs": 4}  # for algorithms that have these
 
 
 def algorithm(name):
-    """The algorithm of a file, set to learn a probe quickly."""
+    """The algorithm from a file, with settings that learn a probe quickly."""
     config = compose([f"algo={name}", f"policy={policy_of(name)}", "model=mlp"])
     quick = {key: value for key, value in QUICK.items() if key in config["algo"]}
     algo = build(config).algo.replace(learning_rate=3e-3, gamma=GAMMA, num_steps=16, **quick)
@@ -46,7 +46,7 @@ PROBES = {
 
 
 def policy_for(name, memory):
-    """The policy that an algorithm learns; a relu would pass nothing on where an observation is 0."""
+    """The policy for an algorithm; with tanh, because relu passes nothing on if an observation is 0."""
     head = {"head_size": 32, "head_activation": "tanh"}
     config = compose([f"policy={policy_of(name)}"])["policy"] | head
     return instantiate(config, "policy", encoder=Flatten(), memory=MEMORIES[memory], num_actions=2)
@@ -55,7 +55,7 @@ def policy_for(name, memory):
 @partial(jax.jit, static_argnames=("name", "memory", "truncation"))
 @partial(jax.vmap, in_axes=(None, None, None, 0, None))
 def learn(name, memory, truncation, probe, num_updates):
-    """Parameters after training on each of the probes, side by side in one program."""
+    """Parameters after training on each probe, all in one program."""
     env = VectorEnv(Probe(), probe, 16, truncation)
     init, update = make_train(env, policy_for(name, memory))
     algo = ALGOS[name]
@@ -65,7 +65,7 @@ def learn(name, memory, truncation, probe, num_updates):
 
 @cache
 def learned(name, memory="mlp", truncation="bootstrap", probes=tuple(PROBES), duration=1):
-    """Dictionary from a probe's name to the parameters that learned it."""
+    """The trained parameters, by name of the probe."""
     probe = jax.tree.map(lambda *x: jnp.array(x), *(PROBES[name] for name in probes))
     params = learn(name, memory, truncation, probe, duration * NUM_UPDATES.get(name, 60))
     return {probe: jax.tree.map(lambda x, i=i: x[i], params) for i, probe in enumerate(probes)}
@@ -81,7 +81,7 @@ def outputs(name, params, observations, memory="mlp"):
 
 
 def probability(output, action):
-    """[T], of an action."""
+    """The probability [T] of an action."""
     return jnp.exp(output.actions.log_prob(jnp.full(output.value.shape, action)))
 
 
@@ -116,7 +116,7 @@ def test_action_must_match_the_observation(name):
 
 @pytest.mark.parametrize("name", ["ppo", "pqn", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_action_must_match_what_was_seen(name):
-    """With a memory the right action is known three steps later, without one it cannot be."""
+    """With a memory the agent still knows the right action three steps later; without one it cannot."""
     params = learned(name, "gru", probes=("remember",), duration=2)["remember"]
     for sign, right in ((1, 1), (-1, 0)):
         episode = [[sign, 0], [0, 1], [0, 2], [0, 3]]
@@ -127,14 +127,14 @@ def test_action_must_match_what_was_seen(name):
 
 @pytest.mark.parametrize("name", ALGOS)
 def test_a_time_limit_is_no_end_where_it_is_bootstrapped(name):
-    """Reward 1 for ever is worth 1 / (1 - gamma)."""
+    """Reward 1 forever is worth 1 / (1 - gamma)."""
     np.testing.assert_allclose(outputs(name, learned(name)["endless"], [[0, 0]]).value, [1 / (1 - GAMMA)], rtol=0.1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALGOS)
 def test_a_time_limit_is_an_end_where_it_terminates(name):
-    """Reward 1 for ever, taken for an end after one step, is worth 1."""
+    """Reward 1 forever is worth 1 if the limit counts as an end after one step."""
     params = learned(name, truncation="terminate", probes=("endless",))["endless"]
     np.testing.assert_allclose(outputs(name, params, [[0, 0]]).value, [1.0], rtol=0.1)
 
@@ -142,7 +142,7 @@ def test_a_time_limit_is_an_end_where_it_terminates(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALGOS if policy_of(name) == "actor_critic"])
 def test_a_vector_must_match_the_observation(name):
-    """The mean moves to the target, the deviation shrinks, and the value is what the deviation still costs."""
+    """The mean moves to the target, the deviation shrinks, and the value equals its remaining cost."""
     policy = ActorCritic(Flatten(), MLP(32), 2, head_size=32, continuous=True)
     init, update = make_train(VectorEnv(Aim(), (), 16), policy)
     algo = ALGOS[name]

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class TMazeLoop:
-    """One T-Maze, stepped in plain Python. Observations come without the distractors."""
+    """One T-Maze, stepped in plain Python. Observations lack the distractors."""
 
     def __init__(self, variant, corridor_len, time_limit):
         self.variant, self.corridor_len, self.time_limit = variant, corridor_len, time_limit
@@ -44,7 +44,7 @@ class TMazeLoop:
 
 
 def tmaze_episode(maze, cue, actions):
-    """{obs [T+1, D], position [T+1], reward [T], terminated [T], truncated [T]} without stopping at the end."""
+    """{obs [T+1, D], position [T+1], reward [T], terminated [T], truncated [T]} continuing past the end."""
     obs, position = [maze.reset(cue)], [maze.position]
     steps = []
     for action in actions:
@@ -66,7 +66,7 @@ def tmaze_episode(maze, cue, actions):
 
 
 def mystery_path_walls(origin, goal, inner, num_outer, picks):
-    """[7, 7] bool, as lists of cells; `picks` index the remaining candidates."""
+    """[7, 7] bool, computed with lists of cells; `picks` index the remaining candidates."""
     walls = np.zeros((7, 7), bool)
     for x in range(1, 5):
         for y in range(1, 5):
@@ -86,7 +86,7 @@ def mystery_path_walls(origin, goal, inner, num_outer, picks):
 
 
 def mystery_path_search(walls, origin, goal, noise):
-    """[7, 7] bool path of the original's search, with a list, dictionaries and an iterator."""
+    """[7, 7] bool, the path of the original's search, computed with a list, dictionaries and an iterator."""
     origin, goal, noise = tuple(map(int, origin)), tuple(map(int, goal)), map(int, noise)
     listed, closed, parent = [origin], set(), {}
     cost, priority = {origin: 0}, {origin: 0.0}
@@ -120,7 +120,7 @@ def mystery_path_search(walls, origin, goal, noise):
 
 
 class MysteryPathLoop:
-    """One Mystery Path in plain Python. `env` and `params` are read for their settings only."""
+    """One Mystery Path in plain Python. It takes only settings from `env` and `params`."""
 
     def __init__(self, env, params, path, origin, goal):
         self.env, self.params = env, params
@@ -167,7 +167,7 @@ class MysteryPathLoop:
             self.rotation = facing.get(tuple(direction), 315)
 
     def frame(self):
-        """uint8 [84, 84, 3], every pixel asked for every shape."""
+        """uint8 [84, 84, 3]; tests every pixel against every shape."""
         x, y = np.arange(84)[:, None], np.arange(84)[None, :]
         image = np.zeros((84, 84, 3), np.uint8)
         for cell, shown, color in (

@@ -1,4 +1,4 @@
-"""The Craftax adapter: the package's own steps, with its one `done` split in two and no reset inside."""
+"""The Craftax adapter: the package's own steps, but with `done` split into two flags and without the reset inside."""
 
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_types_and_spaces(name):
 
 
 def test_nothing_is_written_into_the_package():
-    """Textures are made in memory, and the package is left as it was for others."""
+    """Textures are made in memory; the installed package stays unchanged."""
     Craftax("Craftax-Classic-Pixels-v1")
     assert not list(Path(craftax.__file__).parent.rglob("*.pbz2"))
     for package in set(PACKAGES.values()):
@@ -56,7 +56,7 @@ def test_nothing_is_written_into_the_package():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [CLASSIC, "Craftax-Symbolic-v1"])
 def test_steps_as_the_package_does(name):
-    """Its `done` is our two flags, its reward and observations are ours; percent is the return in % of the best."""
+    """`done` is the union of both flags; rewards and observations agree; percent is the return in % of the best."""
     limit, num_steps, num_envs = 40, 42, 4
     env, original = Craftax(name, time_limit=limit), make_craftax_env_from_name(name, auto_reset=False)
     params, original_params = env.default_params, original.default_params.replace(max_timesteps=limit)
@@ -89,7 +89,7 @@ def test_steps_as_the_package_does(name):
     np.testing.assert_array_equal(truncated, np.tile(np.arange(1, num_steps + 1) >= limit, (num_envs, 1)))
     percent = 100 * np.cumsum(reward, axis=1) / sum(env.achievements.values())
     np.testing.assert_allclose(info["percent"], percent, atol=1e-3)
-    for achievement in env.achievements:  # the package tells them where an episode ends
+    for achievement in env.achievements:  # the package reports them when an episode ends
         theirs_told = theirs[3][f"Achievements/{achievement}"][theirs[2]] / 100
         np.testing.assert_array_equal(info[f"achievement/{achievement}"][theirs[2]], theirs_told)
     assert percent.max() > 0

@@ -1,4 +1,4 @@
-"""The gymnax adapter: step by step what gymnax itself says, on every environment."""
+"""The gymnax adapter agrees with gymnax itself, step by step, on every environment."""
 
 import re
 
@@ -15,7 +15,7 @@ from src_pure.envs.vector import VectorEnv
 
 DOWNLOADED = ["MNISTBandit-bsuite"]
 NAMES = [name for name in gymnax.registered_envs if name not in DOWNLOADED]
-QUICK = ["CartPole-v1", "Catch-bsuite", "FourRooms-misc", "Pendulum-v1"]  # the others with the slow tests
+QUICK = ["CartPole-v1", "Catch-bsuite", "FourRooms-misc", "Pendulum-v1"]  # the others run with the slow tests
 NUM_STEPS = 60
 
 
@@ -27,9 +27,9 @@ def as_shown(obs, space):
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 )
 def test_steps_as_gymnax_does(name):
-    """gymnax's own `step` resets itself and shows the last observation in its info; same keys, same numbers.
+    """gymnax's own `step` resets by itself and puts the last observation into info; same keys give same numbers.
 
-    Its step splits the key; ours gets the part that its `step_env` is given.
+    gymnax's `step` splits the key; the adapter gets the part that goes to gymnax's `step_env`.
     """
     original, params = gymnax.make(name)
     env = Gymnax(name)
@@ -76,7 +76,7 @@ def test_steps_as_gymnax_does(name):
 
 
 def test_time_limits_are_truncations_with_their_final_observation():
-    """MountainCar never ends by itself under action 1: the limit truncates, and the batch shows the last state."""
+    """Under action 1 MountainCar never terminates: the limit truncates, and the batch shows the last state."""
     env = Gymnax("MountainCar-v0", time_limit=3)
     batch = VectorEnv(env, env.default_params, 2, "bootstrap")
     state, first = batch.reset(jax.random.key(0))
@@ -86,12 +86,12 @@ def test_time_limits_are_truncations_with_their_final_observation():
     np.testing.assert_array_equal(rest.truncated[:, 0], [False, False, True, False])
     np.testing.assert_array_equal(rest.reset[:, 0], [False, False, False, True])
     assert not rest.terminated.any()
-    np.testing.assert_allclose(rest.obs[2, 0], first.obs[0], atol=0.02)  # the car has hardly moved, and is not reset
+    np.testing.assert_allclose(rest.obs[2, 0], first.obs[0], atol=0.02)  # the car has hardly moved and was not reset
     assert (np.abs(rest.obs[2] - rest.obs[1]) < 0.01).all()
 
 
 def test_options_and_params():
-    """The constructor's arguments and the numbers in the parameters; an episode is as long as they say."""
+    """Constructor arguments and numbers in the parameters take effect: they set the length of an episode."""
     env = Gymnax("MemoryChain-bsuite", options={"num_bits": 3}, params={"memory_length": 4})
     original, params = gymnax.make("MemoryChain-bsuite", num_bits=3)
     params = params.replace(memory_length=4)
@@ -170,7 +170,7 @@ def test_no_world_is_made_inside_a_step(monkeypatch):
 
 
 def test_vectors_are_clipped_to_the_action_space():
-    """MountainCarContinuous pays 0.1 for the square of an action, and clips none of it itself."""
+    """MountainCarContinuous charges 0.1 times the squared action and does not clip the action for that."""
     env = Gymnax("MountainCarContinuous-v0")
     batch = VectorEnv(env, env.default_params, 3)
     state, _ = batch.reset(jax.random.key(0))

@@ -15,7 +15,7 @@ from src_pure.envs.vector import VectorEnv
 
 
 def timesteps(env, actions):
-    """Timesteps [1 + T, B] of a batch through actions [T, B]."""
+    """Timesteps [1 + T, B] of a batch that takes actions [T, B]."""
     batch = VectorEnv(env, env.default_params, actions.shape[1])
     state, first = batch.reset(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), len(actions))
@@ -45,7 +45,7 @@ def test_appends_what_led_to_the_observation_and_nothing_after_a_reset(last_acti
 
 
 def test_vectors_are_appended_as_they_acted():
-    """Clipped to the action space, which the environment's own observation shows again."""
+    """Actions are clipped to the action space; the environment's own observation confirms it."""
     env = WithHistory(Gymnax("PointRobot-misc", time_limit=3), last_action=True, last_reward=False)
     space = env.observation_space(env.default_params)
     assert space.shape == (6 + 2,) and env.action_space(env.default_params).shape == (2,)
@@ -55,7 +55,7 @@ def test_vectors_are_appended_as_they_acted():
     appended = np.where(shown.reset[1:, :, None], 0, np.clip(actions, -0.1, 0.1))
     assert (np.abs(appended) == np.float32(0.1)).any() and shown.reset[1:].any()
     np.testing.assert_array_equal(shown.obs[1:, :, 6:], appended)
-    np.testing.assert_array_equal(shown.obs[1:, :, 3:5], appended)  # what the environment itself calls the last action
+    np.testing.assert_array_equal(shown.obs[1:, :, 3:5], appended)  # the last action according to the environment
     np.testing.assert_array_equal(shown.obs[0, :, 6:], 0)
 
 

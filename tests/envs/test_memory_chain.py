@@ -14,12 +14,12 @@ from src_pure.envs.memory_chain import (
 from src_pure.envs.spaces import Box, Discrete
 from tests.envs import oracles
 
-LAST = 2  # the kind of step that ends an episode, in the recordings
+LAST = 2  # step type that ends an episode in the recordings
 
 
 @jax.jit(static_argnums=0)
 def play_batch(env, params, layout, actions):
-    """Episodes through actions [E, T], not stopping at their end; every leaf is [E, ...]."""
+    """Episodes with actions [E, T], continuing past their end; every leaf is [E, ...]."""
 
     def play(params, layout, actions):
         def step(state, action):
@@ -39,7 +39,7 @@ def assert_as_recorded(played, episodes):
     played = jax.device_get(played)
     shown = episodes["step_type"] != -1  # [E, T+1]
     acted = shown[:, 1:]
-    columns = np.arange(episodes["obs"].shape[-1]) < 2 + episodes["num_bits"][:, None]  # [E, D], the others are padding
+    columns = np.arange(episodes["obs"].shape[-1]) < 2 + episodes["num_bits"][:, None]  # [E, D], the rest is padding
     compared = shown[:, :, None] & columns[:, None, :]
     np.testing.assert_array_equal(played["obs"][compared], episodes["obs"][compared])
     np.testing.assert_array_equal(played["reward"][acted], episodes["reward"][acted])
@@ -53,7 +53,7 @@ def assert_as_recorded(played, episodes):
 
 @pytest.mark.parametrize("name", ["bsuite_memory_len", "bsuite_memory_size", "bsuite_memory_general"])
 def test_memory_chain_replays_recorded_episodes(name, recording):
-    """All in one batch: bits that an episode does not have are zeros which nobody asks for."""
+    """All in one batch: bits that an episode lacks are zeros and are never queried."""
     episodes = recording(name)
     layout = {"context": np.maximum(episodes["context"], 0), "query": episodes["query"]}
     params = MemoryChainParams(memory_length=episodes["memory_length"])

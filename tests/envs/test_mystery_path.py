@@ -13,7 +13,7 @@ from src_pure.envs.spaces import Box, Discrete
 from tests.envs import oracles
 
 RECORDED = ("grid_default", "grid_easy", "grid_variants", "cont_default", "cont_easy", "cont_variants")
-NAMES = {  # of a parameter here and in the recordings
+NAMES = {  # of parameters, here and in the recordings
     "time_limit": "opt_max_steps",
     "reward_goal": "opt_reward_goal",
     "reward_fall_off": "opt_reward_fall_off",
@@ -27,7 +27,7 @@ ORIGIN, GOAL = np.array([0, 3]), np.array([6, 1])
 
 
 def play(env, params, layout, actions):
-    """One episode through `actions` [T], not stopping at its end: states [T+1] and what each step [T] gave."""
+    """One episode with `actions` [T], continuing past its end: states [T+1] and the results of each step [T]."""
 
     def step(state, action):
         _, state, reward, terminated, truncated, info = env.step_env(key, state, action, params)
@@ -41,7 +41,7 @@ def play(env, params, layout, actions):
 
 @jax.jit(static_argnums=0)
 def play_batch(env, params, layout, actions):
-    """`play` of [E] episodes with actions [E, T]; every leaf is [E, ...]."""
+    """`play` for [E] episodes with actions [E, T]; every leaf is [E, ...]."""
     return jax.vmap(lambda *episode: play(env, *episode))(params, layout, actions)
 
 
@@ -76,7 +76,7 @@ def assert_states_as_recorded(states, episodes, shown):
 
 
 def assert_frames_as_recorded(variant, states, episodes, shown):
-    """Every frame by its checksum, one set of options after the other."""
+    """Compares every frame by checksum, one set of options at a time."""
     options = np.stack([episodes[f"opt_{name}"] for name in ("show_origin", "show_goal", "visual_feedback")], axis=1)
     for origin, goal, feedback in np.unique(options, axis=0).astype(bool).tolist():
         env = MysteryPath(variant, show_origin=origin, show_goal=goal, visual_feedback=feedback)
@@ -124,7 +124,7 @@ def test_matches_loop(variant):
     )
     rng = np.random.default_rng(0)
     actions = rng.choice(4, size=(6, 60), p=(0.1, 0.2, 0.2, 0.5)) if variant == "grid" else rng.choice(9, size=(6, 60))
-    actions[0, :4] = (2, 3, 3, 1) if variant == "grid" else (6, 6, 6, 6)  # one that gets somewhere
+    actions[0, :4] = (2, 3, 3, 1) if variant == "grid" else (6, 6, 6, 6)  # one episode that makes progress
     states, steps = jax.device_get(play_batch(env, batch_params(env, 6), batch_layout(6), actions))
     frames = np.asarray(observe_batch(env, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)))
     frames = frames.reshape(6, 61, 84, 84, 3)
@@ -141,7 +141,7 @@ def test_matches_loop(variant):
 
 
 def test_all_rotations_at_all_borders_match_loop():
-    """Hands stick out of the screen there; the loop's frame is cut by the array's own border."""
+    """Hands stick out of the screen there; in the loop the border of the array cuts them off."""
     env = MysteryPath("continuous", visual_feedback=True)
     _, state = env.reset_to(jax.random.key(0), env.default_params, PATH, ORIGIN, GOAL)
     loop = oracles.MysteryPathLoop(env, env.default_params, PATH, ORIGIN, GOAL)
@@ -247,7 +247,7 @@ def test_wrong_settings_are_refused(fields, words):
     ],
 )
 def test_a_time_limit_below_the_shortest_path_is_refused(variant, side, actions):
-    """The path of a straight line is walked in just the fewest steps."""
+    """A straight path takes exactly the fewest steps."""
     with pytest.raises(ValueError, match=f"time_limit must be at least {len(actions)}, .*got {len(actions) - 1}"):
         MysteryPath(variant, time_limit=len(actions) - 1, origin_sides=[side])
     env = MysteryPath(variant, time_limit=len(actions), origin_sides=[side])

@@ -18,7 +18,7 @@ ALL_SIDES = (0, 1, 2, 3)
 
 @jax.jit
 def build(draws):
-    """(layout, walls) of a batch of draws."""
+    """(layout, walls) for a batch of draws."""
     return jax.vmap(lambda one: (layout_from_draws(one), place_walls(one)))(draws)
 
 
@@ -37,7 +37,7 @@ def test_recorded_draws_give_the_recorded_walls_and_paths(recording):
 
 
 def test_random_draws_match_loop():
-    keys = jax.random.split(jax.random.key(0), 5000)  # as many as recorded, so that `build` compiles once
+    keys = jax.random.split(jax.random.key(0), 5000)  # as many as recorded, so that `build` compiles only once
     draws = jax.device_get(jax.jit(jax.vmap(lambda key: random_draws(key, ALL_SIDES)))(keys))
     layout, walls = jax.device_get(build(draws))
     for number in range(200):
@@ -50,7 +50,7 @@ def test_random_draws_match_loop():
 
 
 def test_dearest_possible_search_has_enough_noise():
-    """No walls and both ends in corners: most edges are drawn, none of them twice."""
+    """Without walls and with both ends in corners, most edges are drawn, but never twice."""
     origin, goal, noise = np.array([0, 0]), np.array([6, 6]), np.arange(84) % 8 + 1
     path = jax.jit(find_path)(jnp.zeros((7, 7), bool), origin, goal, jnp.array(noise))
     np.testing.assert_array_equal(path, oracles.mystery_path_search(np.zeros((7, 7), bool), origin, goal, noise))
@@ -68,7 +68,7 @@ def test_paths_have_the_distribution_of_the_original(recording):
     difference = path.mean(axis=0).ravel() - original["cell_visit_freq"].ravel()
     covariance = original["cell_cov"].astype(np.float64) * (1 / len(path) + 1 / original["n"])
     chi2 = difference @ np.linalg.pinv(covariance, hermitian=True) @ difference
-    assert 15 < chi2 < 95  # 49 degrees of freedom: p = 1e-4 at the upper end, and suspiciously close at the lower
+    assert 15 < chi2 < 95  # 49 degrees of freedom: p = 1e-4 at the upper bound; the lower would be suspiciously close
 
     lengths = np.bincount(path.sum(axis=(1, 2)), minlength=50)
     expected = original["hist_path_len"] / original["n"] * len(path)

@@ -26,7 +26,7 @@ CASES = [
     for task in known_names("task")
     for variant in VARIANTS.get(task, [""])
 ]
-# numbers of gymnax's own parameters; the torque is also a bound of the actions
+# numbers in gymnax's own parameters; the torque is also a bound of the actions
 PARAMS = {
     ("gymnax", ""): ["+task.params.force_mag=12.0"],
     ("gymnax", "task.env_name=Pendulum-v1"): ["+task.params.max_torque=3.5"],
@@ -39,7 +39,7 @@ def build_env(task, variant, *options):
 
 
 def other_value(env, name):
-    """Another value of a field, of the type that it has in the parameters."""
+    """Another value for a field, with the type that the parameters use."""
     if name == "time_limit":
         return 25
     old = getattr(env.params, name)
@@ -47,7 +47,7 @@ def other_value(env, name):
 
 
 def play(env):
-    """(first timestep, timesteps [T, B]) of random actions."""
+    """(first timestep, timesteps [T, B]) under random actions."""
     state, first = env.reset(jax.random.key(0))
 
     def step(state, key):
@@ -59,7 +59,7 @@ def play(env):
 
 
 def random_action(env, keys):
-    """Vectors far outside of every bound, so that a batch must clip them to those of its params."""
+    """Vectors far outside the bounds, so that the batch must clip them to the bounds of its params."""
     if isinstance(env.action_space, Box):
         return 10 * jax.vmap(lambda key: jax.random.normal(key, env.action_space.shape))(keys)
     return jax.vmap(env.action_space.sample)(keys)
@@ -67,7 +67,7 @@ def random_action(env, keys):
 
 @pytest.mark.parametrize(("task", "variant"), CASES)
 def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
-    """Shapes, structure and dtypes stay whichever changes; with all of them traced, trajectories are the same."""
+    """Shapes, structure and dtypes stay whichever number changes; with all traced, trajectories are the same."""
     env = build_env(task, variant)
     fixed = ["params", "agent_speed"] if getattr(env.env, "variant", "") == "grid" else ["params"]
     options = [f"task.{name}={other_value(env, name)}" for name in numbers(env.env) if name not in fixed]
@@ -81,6 +81,6 @@ def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
         assert [x.dtype for x in jax.tree.leaves(own)] == [x.dtype for x in jax.tree.leaves(changed)]
     other = build_env(task, variant, *options)
     traced = jax.jit(play)(env.replace(params=jax.tree.map(jnp.asarray, other.params)))
-    # gymnax computes physics, which a program rounds otherwise where numbers are constants
+    # gymnax computes physics, which rounds differently if numbers are constants
     same = partial(np.testing.assert_allclose, rtol=0, atol=1e-4 if task == "gymnax" else 0)
     jax.tree.map(same, traced, jax.jit(lambda: play(other))())

@@ -1,4 +1,4 @@
-"""Spaces: what their elements look like as vectors, and which vectors lie in them."""
+"""Spaces: their elements as vectors, and which vectors they contain."""
 
 import jax.numpy as jnp
 import numpy as np

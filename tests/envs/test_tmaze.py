@@ -17,7 +17,7 @@ RECORDED = (
 
 
 def play(env, params, cue, actions, seed=0):
-    """One episode through `actions` [T], not stopping at its end: everything the environment says, time first."""
+    """One episode with `actions` [T], continuing past its end: everything that the environment returns, time first."""
 
     def step(state, action_and_key):
         action, key = action_and_key
@@ -40,7 +40,7 @@ def play(env, params, cue, actions, seed=0):
 
 @jax.jit(static_argnums=0)
 def play_batch(env, params, cue, actions):
-    """`play` of [E] episodes with actions [E, T]; leaves of `params` are [E]."""
+    """`play` for [E] episodes with actions [E, T]; leaves of `params` are [E]."""
     return jax.vmap(lambda *episode: play(env, *episode))(params, cue, actions)
 
 

@@ -17,7 +17,7 @@ NUM_ENVS = 3
 
 
 def play(probe, truncation, num_steps, reset_ratio=1):
-    """Timesteps [1 + num_steps, B] of always taking action 1."""
+    """Timesteps [1 + num_steps, B] when every action is 1."""
     env = VectorEnv(Probe(), probe, NUM_ENVS, truncation, reset_ratio)
     state, first = env.reset(jax.random.key(0))
     action = jnp.ones(NUM_ENVS, jnp.int32)
@@ -30,7 +30,7 @@ def play(probe, truncation, num_steps, reset_ratio=1):
 
 
 def flags(timesteps):
-    """Of the first environment: one letter per step, in the order of the fields."""
+    """Flags of the first environment: one letter per step, in the order of the fields."""
     names = ("reset", "terminated", "truncated", "ignored", "finished")
     return {name: [int(x) for x in getattr(timesteps, name)[:, 0]] for name in names}
 
@@ -57,7 +57,7 @@ def test_a_time_limit_counts_as_the_end():
 
 
 def test_a_time_limit_shows_the_final_observation():
-    """One more step, whose action is ignored and whose transition is neither rewarded nor counted."""
+    """It takes one more step, whose action is ignored and whose transition earns no reward and is not counted."""
     timesteps = play(probe_params("endless", length=2), "bootstrap", 6)
     assert flags(timesteps) == {
         "reset": [1, 0, 0, 1, 0, 0, 1],
@@ -79,13 +79,13 @@ def test_environments_draw_their_own_episodes():
 
 
 class WorldState(NamedTuple):
-    world: jax.Array  # [] uint32, random: two episodes have the same one by accident once in four thousand million
+    world: jax.Array  # [] uint32, random: two episodes share one by accident once in four billion
     time: jax.Array
     length: jax.Array
 
 
 class Worlds:
-    """Episodes of 1 to 4 random steps that show their world; all are as long as `length` where that is not 0."""
+    """Episodes of random length, 1 to 4 steps, that show their world; if `length` is not 0, all have that length."""
 
     def __init__(self, length=0):
         self.length = length
@@ -114,7 +114,7 @@ class ObservedWorlds(Worlds):
 
 
 def play_worlds(env, num_steps, rollout_length=None):
-    """Timesteps [2, 1 + num_steps, B] of two runs side by side, with a refresh before each rollout."""
+    """Timesteps [2, 1 + num_steps, B] of two vmapped runs, with a refresh before each rollout."""
 
     @jax.jit
     @jax.vmap
@@ -136,7 +136,7 @@ def play_worlds(env, num_steps, rollout_length=None):
 
 
 def check_episodes(timesteps, lengths):
-    """A world changes with a reset alone, a reset follows an end alone; episodes are as long as their worlds say."""
+    """Asserts: worlds change only at resets, resets only follow ends, and worlds determine the length of episodes."""
     goes_on = ~timesteps.reset[:, 1:]
     np.testing.assert_array_equal(timesteps.obs[:, 1:][goes_on], timesteps.obs[:, :-1][goes_on])
     np.testing.assert_array_equal(timesteps.reset[:, 1:], timesteps.terminated[:, 1:])
@@ -146,7 +146,7 @@ def check_episodes(timesteps, lengths):
 @pytest.mark.parametrize("environment", [Worlds(), ObservedWorlds(2)])
 @pytest.mark.parametrize("reset_ratio", [1, 3, 100])
 def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
-    """Also when more episodes end on a step than worlds are made at a time, and in two runs side by side."""
+    """Also if more episodes end on one step than one group of resets holds, and in two runs side by side."""
     env = VectorEnv(environment, (), 20, "terminate", reset_ratio)
     timesteps = play_worlds(env, num_steps=12)
     starts = timesteps.obs[timesteps.reset]
@@ -158,7 +158,7 @@ def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
 
 @pytest.mark.parametrize(("resets", "reset_ratio"), [("optimistic", 1), ("optimistic", 3), ("pool", 3)])
 def test_episodes_in_shared_worlds_are_counted(resets, reset_ratio):
-    """Optimistic resets share within a step, a pool within a rollout of four steps; never do two runs share."""
+    """Optimistic resets share worlds within a step, a pool within a rollout of four steps; runs never share."""
     env = VectorEnv(Worlds(), (), 20, "terminate", reset_ratio, resets)
     timesteps = play_worlds(env, num_steps=12, rollout_length=4)
     check_episodes(timesteps, [1, 2, 3, 4])
@@ -191,12 +191,12 @@ def test_a_pool_that_is_not_refreshed_has_the_first_worlds_again():
     assert len(set(timesteps.obs[:, 0].ravel().tolist())) == 2 * 20
     for run in range(2):
         assert set(timesteps.obs[run].ravel().tolist()) == set(timesteps.obs[run, 0].tolist())
-    np.testing.assert_array_equal(timesteps.info["shared_world"][:, 2], 0)  # of the episodes that ended there
+    np.testing.assert_array_equal(timesteps.info["shared_world"][:, 2], 0)  # for the episodes that ended there
     np.testing.assert_array_equal(timesteps.info["shared_world"][:, 4], 1)
 
 
 def shared_at_the_end(timesteps):
-    """Environments whose last episode did not end and began in a world that had been begun before."""
+    """Environments whose last episode did not end and began in a world used before."""
     count = 0
     for run in range(2):
         begun = set()
@@ -211,7 +211,7 @@ def shared_at_the_end(timesteps):
 
 @pytest.mark.parametrize("truncation", ["terminate", "bootstrap"])
 def test_when_worlds_are_made_changes_nothing_else(truncation):
-    probe = probe_params("endless", length=2)  # nothing in it is random but an unseen sign
+    probe = probe_params("endless", length=2)  # random only in a sign that is not observed
     every_step, on_demand = play(probe, truncation, 6), play(probe, truncation, 6, reset_ratio=NUM_ENVS)
     jax.tree.map(np.testing.assert_array_equal, every_step, on_demand)
 
@@ -219,7 +219,7 @@ def test_when_worlds_are_made_changes_nothing_else(truncation):
 @pytest.mark.slow
 @pytest.mark.parametrize("reset_ratio", [1, 3])
 def test_pixels_are_drawn_once_per_step(reset_ratio):
-    """As often as `observe` alone draws the agent's window: neither for the step nor for the reset besides."""
+    """As often as `observe` alone draws the agent's window: step and reset draw no extra pixels."""
     environment = MysteryPath("grid")
     params = environment.default_params._replace(time_limit=2)
     env = VectorEnv(environment, params, NUM_ENVS, reset_ratio=reset_ratio)
