@@ -66,10 +66,10 @@ class MeansSomethingError(Exception):
 
 @pytest.mark.slow
 def test_wrong_overrides_are_one_line(monkeypatch, capsys):
-    def opened(path, experiment):
+    def open_run(path, experiment):
         raise MeansSomethingError
 
-    monkeypatch.setattr(trainer_pure, "opened", opened)
+    monkeypatch.setattr(trainer_pure, "open_run", open_run)
     rng = random.Random(0)
     keys, refused = [*dotted(compose([])), *KEYS], 0
     while refused < 300:

@@ -49,6 +49,7 @@ FAMILIES = [
     [*family(model, TASKS[i % len(TASKS)], ALGOS[i // 4 % 2]), *LENGTH] for i, model in enumerate(known_names("model"))
 ]
 FAMILIES.append([*family("gru", TASKS[0], PQN), *LENGTH])
+NUM_PARTS = 4  # of the trainings, so that every core has some
 FAST = ("model=gru", "model=mlp")  # to be traced
 CRAFTAX = [*family("gru", ["task=craftax", "task.env_name=Craftax-Classic-Symbolic-v1"], ALGOS[0]), *LENGTH]
 
@@ -110,8 +111,9 @@ def test_all_kinds_are_among_the_families():
 
 
 @pytest.mark.slow
-def test_every_family_trains_with_the_same_numbers(tmp_path):
-    trainings = [*FAMILIES, CRAFTAX]
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_every_family_trains_with_the_same_numbers(part, tmp_path):
+    trainings = [*FAMILIES, CRAFTAX][part::NUM_PARTS]
     code = "import json, sys, trainer_pure; sys.exit(max(map(trainer_pure.main, json.loads(sys.argv[1]))))"
     for flag in ("0", "1"):  # one after the other: the second finds the programs of the first
         folders = [f"run_dir={tmp_path / flag / str(number)}" for number in range(len(trainings))]
