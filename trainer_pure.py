@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args(arguments)
     if options.multirun:
-        raise ConfigError("one command trains one setting: leave out --multirun; for several seeds write num_seeds=3")
+        raise ConfigError("leave out --multirun: sweep.KEY=[A,B] and num_seeds=3 train many settings and seeds")
     config = compose(options.overrides, options.config)
     experiment = build(config, options.trust)
     if options.help:

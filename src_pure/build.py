@@ -11,6 +11,7 @@ from src_pure.algos.base import Algorithm
 from src_pure.config.compose import compose
 from src_pure.config.names import COMPONENTS, known_names
 from src_pure.config.settings import Observation, Settings
+from src_pure.config.sweep import is_sweep, one_point
 from src_pure.config.targets import instantiate
 from src_pure.config.validation import check_name, check_plain, validate
 from src_pure.device import check_device
@@ -38,6 +39,9 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"a configuration must be keys and values, got {shown(config)}")
     check_plain(config)
     check_device()
+    if is_sweep(config):
+        raise ConfigError("a sweep is many experiments: src_pure.sweeps.plan makes them")
+    config = one_point(config)
     if LANES in config:
         return _build_lanes(config, trust)
     for name in COMPONENTS:

@@ -134,16 +134,16 @@ def lane_keys(experiment: Experiment) -> list[str]:
     return [*sorted(f"algo.{name}" for name in leaves), *sorted(f"task.{name}" for name in numbers)]
 
 
-def is_lane_key(name: str, experiment: Experiment) -> bool:
-    """Whether lanes of one program may differ in a dotted key, which may lie inside a number such as task.params."""
-    return ".".join(name.split(".")[:2]) in lane_keys(experiment)
+def is_lane_key(name: str, keys: Sequence[str]) -> bool:
+    """Whether a dotted key is one of these lane keys, or lies inside one, as in task.params.max_torque."""
+    return ".".join(name.split(".")[:2]) in keys
 
 
 def check_varies_by_lane(name: str, experiment: Experiment, configs: Sequence[dict[str, Any]]) -> None:
     """Raises ConfigError if the lanes of one program cannot differ in this key."""
-    if name != "seed" and not is_lane_key(name, experiment):
+    known = lane_keys(experiment)
+    if name != "seed" and not is_lane_key(name, known):
         values = " and ".join(sorted({repr(config.get(name)) for config in configs}))
-        known = ", ".join(["seed", *lane_keys(experiment)])
-        raise ConfigError(f"lanes of one program may differ in {known}; {name} is {values}")
+        raise ConfigError(f"lanes of one program may differ in {', '.join(['seed', *known])}; {name} is {values}")
     if any(name not in config for config in configs):
         raise ConfigError(f"{name} must be given for every lane, or for none")
