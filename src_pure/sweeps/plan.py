@@ -74,14 +74,33 @@ class Plan:
     num_seeds: int
 
     @property
+    def name(self) -> str:
+        """<task>-<model>-<algo> of the first point."""
+        return self.groups[0].points[0].experiment.name
+
+    @property
     def num_runs(self) -> int:
         return self.num_points * self.num_seeds
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.name}: {counted(self.num_points, 'point')} x {counted(self.num_seeds, 'seed')}",
+            counted(self.num_runs, "run"),
+            counted(len(self.groups), "program"),
+            counted(len(self.batches), "batch", "batches"),
+        ]
+        return "\n".join([", ".join(parts), *(f"  {key}: {cost}" for key, cost in self.keys().items())])
 
     def keys(self) -> dict[str, str]:
         """What each swept key costs: `side by side` in one program, or `a program each`."""
         first = self.groups[0].points[0]
         together = [set(group.swept) for group in self.groups]
         return {key: "side by side" if key in set.union(*together) else "a program each" for key in first.values}
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """The number with its noun."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def make_plan(config: dict[str, Any], trust: Sequence[str] = ()) -> Plan:
