@@ -57,7 +57,7 @@ def with_overrides(config: dict[str, Any], overrides: Sequence[Override]) -> dic
         elif not is_choice(override):
             apply(config, override)
     for key in axes_of(config) if is_sweep(config) else ():
-        check_axis(config, key, new=True)
+        check_axis(config, key)
     return config
 
 

@@ -1,7 +1,7 @@
 """The configuration without its components; configs/config.yaml explains every key."""
 
 import os
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import pydantic
 from annotated_types import Gt, Lt, MinLen
@@ -126,7 +126,9 @@ def is_integer(annotation: Any) -> bool:
 
 
 def holds_text(annotation: Any) -> bool:
-    """Whether an annotation allows text, perhaps among other values."""
+    """Whether an annotation allows text, perhaps among other values; text inside a list does not count."""
+    if get_origin(annotation) is list:
+        return False
     return annotation is str or any(isinstance(part, str) or holds_text(part) for part in get_args(annotation))
 
 
