@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.multirun:
         raise ConfigError(
-            "leave out --multirun; sweep.KEY=[A,B] trains several settings; for several seeds write num_seeds=3"
+            "leave out --multirun; sweep.KEY=[A,B] is several settings; for several seeds write num_seeds=3"
         )
     config = compose(options.overrides, options.config)
     if is_sweep(config):

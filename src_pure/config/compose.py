@@ -51,13 +51,13 @@ def composed(overrides: Sequence[Override]) -> dict[str, Any]:
 
 def with_overrides(config: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """The configuration, changed in place by all overrides that do not choose a file."""
+    for key in axes_of(config) if is_sweep(config) else ():
+        check_axis(config, key)
     for override in overrides:
         if is_axis(override):
             add_axis(config, override)
         elif not is_choice(override):
             apply(config, override)
-    for key in axes_of(config) if is_sweep(config) else ():
-        check_axis(config, key)
     return config
 
 

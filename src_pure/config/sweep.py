@@ -64,10 +64,8 @@ def check_axis(config: dict[str, Any], key: str, new: bool = False) -> None:
         raise ConfigError(f"sweep.{key}: all points would be the same, because {key} does not change what they compute")
     known = [name for name in (*dotted(config), *COMPONENTS) if not (harmless(name) or name.endswith("._target_"))]
     known = [name for name in known if name.split(".")[0] not in ("seed", "num_seeds", SWEEP, PLAN)]
-    section: Any = config
-    for part in key.split(".")[:-1]:
-        section = section.get(part) if isinstance(section, dict) else None
-    free = isinstance(section, dict) and key.count(".") > 1
+    parent = key.rpartition(".")[0]
+    free = "." in parent and any(name == parent or name.startswith(f"{parent}.") for name in known)
     if key not in known and not free and not (new and "." in key):
         raise unknown_key(f"{SWEEP}.{key}", [f"{SWEEP}.{name}" for name in [*known, *Sweep.model_fields]])
 
