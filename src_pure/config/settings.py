@@ -77,6 +77,7 @@ class Settings(Section):
     total_steps: Annotated[int, Gt(0), Lt(2**63)]
     seed: NonNegativeInt
     num_seeds: PositiveInt
+    lanes_per_block: PositiveInt | None
     vector: Vector
     observation: Observation
     evaluation: Evaluation

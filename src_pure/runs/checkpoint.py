@@ -2,8 +2,8 @@
 
     checkpoints/<update>/  state/           every array of the TrainState by name, written by orbax
                            checkpoint.json  format, identity of the run, update, metric and score, seconds, the resolved
-                                            configuration, the settings of the process that wrote it, and
-                                            the digest of that update's metrics
+                                            configuration, the settings of the process that wrote it, the
+                                            digest of that update's metrics, lanes per block
                            sha256.json      the digest of every other file
 
 A name without dots marks a complete checkpoint. Orbax does not notice every damaged byte, so the digests are compared
@@ -22,16 +22,16 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
-from src_pure.runs.arrays import compare, fill_like, named_arrays, without_empty
+from src_pure.runs.arrays import compare, named_arrays, numpy_like, without_empty
 from src_pure.runs.atomic import read_description, read_whole, write_whole
 from src_pure.runs.folder import Folder, refuse_odd
 from src_pure.runs.identity import Identity, OwnedFile
 from src_pure.types import TrainState
 
-FORMAT = 2  # of the folder described above
+FORMAT = 3  # of the folder described above
 MARGIN = 2**18  # bytes for the metadata of the arrays
 KIND, STATE = "checkpoint", "state"
 NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
@@ -49,6 +49,7 @@ class CheckpointFile(OwnedFile):
     process: dict[str, Any]
     continued: list[dict[str, Any]]
     metrics_sha256: str
+    lanes_per_block: Annotated[int, Gt(0)]
 
 
 class Checkpoint(NamedTuple):
@@ -63,6 +64,7 @@ class Checkpoint(NamedTuple):
     process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
     continued: list[dict[str, Any]]  # where the run continued under other settings: {update, differences}
     metrics_sha256: str  # of this update's rows in the table of metrics
+    lanes_per_block: int  # on each device: a program of another width rounds differently
     identity: Identity
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -112,10 +114,10 @@ class Checkpoint(NamedTuple):
             return copied._restore(like)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The saved state with the structure and shardings of `like`, on any number of devices."""
+        """The saved state of all runs as numpy arrays, with the structure of `like` and key data for typed keys."""
         try:
             compare(without_empty(named_arrays(like)), self.described())
-            return fill_like(like, self.arrays())
+            return numpy_like(like, self.arrays())
         except ValueError as error:
             raise CheckpointError(f"{self.path} does not hold this training's state: {error}") from error
 
@@ -144,9 +146,12 @@ class Checkpoints:
         self.pending: Future[None] | None = None
 
     def save(self, state: TrainState, update: int, score: float | None, **description: Any) -> None:
-        """Copies the state and returns; a thread writes it during training. Raises the error of the previous write."""
+        """Copies the state and returns; a thread writes it during training. Raises the error of the previous write.
+
+        Numpy arrays are taken as they are: nothing else may change them.
+        """
         self.wait()
-        arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
+        arrays = {name: _own(x) for name, x in named_arrays(state).items() if x.size}
         description = {"format": FORMAT, **self.identity._asdict(), "update": update, "metric": self.metric,
                        "score": score, **description}  # fmt: skip
         self.pending = self.writer.submit(self._write, arrays, description)
@@ -231,6 +236,10 @@ def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
         except DamagedError:
             continue
         identity.check(found.identity, path)
+
+
+def _own(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else np.array(array)  # training reuses its buffers
 
 
 def _orbax() -> ocp.Checkpointer:

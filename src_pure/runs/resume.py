@@ -25,6 +25,7 @@ class Start(NamedTuple):
     damaged: tuple[Path, ...]  # checkpoints to put aside
     continued: list[dict[str, Any]]  # where the run continued under other settings of the process
     lines: list[str]  # messages for the log and standard error
+    lanes_per_block: int | None = None  # that the run began with; None: to be chosen, numbers differ by rounding anyway
 
     @property
     def update(self) -> int:
@@ -134,7 +135,8 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     elif lines or run_dir.metrics.parts:
         lines.append("begins again: there is no whole checkpoint")
     lines += raised_end(run_dir, experiment)
-    return Start(found, tuple(damaged), continued, lines)
+    width = found.lanes_per_block if found and continued == found.continued else None
+    return Start(found, tuple(damaged), continued, lines, width)
 
 
 def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> None:
