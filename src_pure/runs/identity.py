@@ -16,7 +16,7 @@ from src_pure.runs.atomic import Description, read_json, replacing, validated
 RUN = "run.json"
 # keys that may change when a run is continued, because they do not affect its numbers
 HARMLESS = {"run_dir", "resume", "resume_anyway", "log_seconds", "grace_seconds", "tensorboard"}
-HARMLESS_SECTIONS = {"wandb", "checkpoint"}
+HARMLESS_SECTIONS = {"wandb", "checkpoint", "metrics"}
 
 
 class Identity(NamedTuple):

@@ -5,7 +5,6 @@ import itertools
 import os
 import shutil
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from src_pure.errors import CheckpointError, DamagedError
-from src_pure.runs import tables
 from src_pure.runs.columns import to_arrow
 from src_pure.runs.rundir import RunDir
-from src_pure.runs.tables import RowBuffer, Table
+from src_pure.runs.tables import Table
 from tests.runs.frames import IDENTITY, metrics_frame, new_run, parts, three_parts
 
 CHANGES = ("mkdir", "replace", "rename", "unlink", "rmdir", "fsync")  # of the file system
@@ -196,51 +194,3 @@ def test_a_kill_at_any_moment_leaves_a_table_without_gaps(tmp_path, before, chan
         if not killed:
             break
     assert step > 3
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# how often
-
-
-def written_at(monkeypatch, seconds, steps):
-    """When rows that come every `steps` seconds are written, for 1,000 seconds."""
-    now, moments = 0.0, []
-    monkeypatch.setattr(tables, "time", SimpleNamespace(monotonic=lambda: now))
-    with RowBuffer(lambda frame: moments.append((now, frame["update"].tolist())), seconds) as buffer:
-        for update in range(1, int(1000 / steps) + 1):
-            now = update * steps
-            buffer.add(pd.DataFrame({"update": [update]}))
-    assert [update for _, rows in moments for update in rows] == list(range(1, int(1000 / steps) + 1))
-    return [moment for moment, _ in moments]
-
-
-def test_rows_are_written_when_log_seconds_or_a_hundredth_of_the_time_has_passed(monkeypatch):
-    moments = written_at(monkeypatch, 5, 1)
-    assert moments[0] == 1 and moments[-1] == 1000
-    gaps = np.diff(moments[:-1])
-    assert (gaps >= np.maximum(5, np.array(moments[1:-1]) / 100)).all()
-    assert (gaps <= np.maximum(5, np.array(moments[1:-1]) / 100) + 1).all()
-    assert written_at(monkeypatch, None, 100) == [100 * n for n in range(1, 11)]
-
-
-def test_what_waits_is_written_on_request_and_on_the_way_out():
-    frames = []
-    with pytest.raises(KeyboardInterrupt), RowBuffer(frames.append, 1e9) as buffer:
-        for update in range(1, 6):
-            buffer.add(pd.DataFrame({"update": [update]}))
-            if update == 3:
-                buffer.write()
-                buffer.write()
-        raise KeyboardInterrupt
-    assert [frame["update"].tolist() for frame in frames] == [[1], [2, 3], [4, 5]]
-
-
-def test_rows_that_cannot_be_written_are_not_tried_again():
-    def full(frame):
-        tries.append(len(frame))
-        raise OSError(28, "No space left on device")
-
-    tries = []
-    with pytest.raises(OSError, match="No space"), RowBuffer(full, 0) as buffer:
-        buffer.add(pd.DataFrame({"update": [1]}))
-    assert tries == [1]
