@@ -95,7 +95,8 @@ def _of_groups(updates: pd.DataFrame, name: str, group: np.ndarray, sizes: np.nd
     values = floats(updates[name])
     if is_maximum(name):
         largest = np.full(len(sizes), -np.inf)
-        np.maximum.at(largest, group, values)
+        with np.errstate(invalid="ignore"):  # NumPy warns of NaN here, and stores it, as it should
+            np.maximum.at(largest, group, values)
         return largest
     if over_episodes(name):
         weight = weights(updates, name)

@@ -8,7 +8,6 @@ import pytest
 
 from src_pure.runs import buffer
 from src_pure.runs.buffer import RowBuffer
-from tests.runs.frames import metrics_frame
 
 
 def written_at(monkeypatch, seconds, steps):

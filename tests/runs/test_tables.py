@@ -2,11 +2,11 @@
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import warnings
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -128,6 +128,51 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         assert [len(list(item.iterdir())) for item in tmp_path.iterdir()] == [count] * count
         table.append(metrics_frame([count + 1]))
     shutil.rmtree(table.path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# rows that are means over several updates
+
+
+def means(*updates):
+    """Rows of two runs with these updates; of a pair, the first is where run 0 failed."""
+    pairs = [update if isinstance(update, tuple) else (update, update) for update in updates]
+    frames = [metrics_frame([update]).query(f"run == {run}") for pair in pairs for run, update in enumerate(pair)]
+    return pd.concat(frames).sort_values(["update", "run"], ignore_index=True)
+
+
+@pytest.mark.parametrize("rows", [[12], [11, 13], [(10, 12)], [10, (11, 13)]])
+def test_a_part_of_means_covers_all_of_their_updates(path, tmp_path, rows):
+    table = open_table(tmp_path)
+    table.append(means(*rows), averaged_from=10)
+    last = table.last
+    assert parts(path)[-1].name.startswith(f"0000000010-{last:010}.")
+    table = open_table(tmp_path)
+    table.check()
+    table.append(metrics_frame([last + 1]))  # a part of single updates may follow
+    table.append(means(last + 9), averaged_from=last + 2)
+    again = open_table(tmp_path)
+    assert again.last == last + 9 and again.first_missing(range(1, again.last + 2)) == again.last + 1
+    pd.testing.assert_frame_equal(again.frame(), pd.read_parquet(path))
+    assert set(again.frame()["update"]) == set(range(1, 10)) | set(means(*rows)["update"]) | {last + 1, last + 9}
+    assert again.digest_of(last) == hashlib.sha256(digested(again.frame(), last)).hexdigest()
+    again.rewind(last)
+    assert again.last == last
+    with pytest.raises(DamagedError, match="rows from before and after update 10"):
+        again.rewind(10)
+
+
+def digested(frame, update):
+    """The text whose digest stands for the rows of an update."""
+    rows = frame[frame["update"] == update].sort_values("run").astype(object)
+    return json.dumps(rows.where(rows.notna(), None).to_dict("records"), sort_keys=True).encode()
+
+
+@pytest.mark.parametrize(("rows", "first"), [([12], 9), ([12], 11), ([9], 10), ([12], 13)])
+def test_means_must_continue_the_table(path, tmp_path, rows, first):
+    with pytest.raises(ValueError, match="rows after update 9 must continue"):
+        open_table(tmp_path).append(means(*rows), averaged_from=first)
+    assert len(parts(path)) == 3
 
 
 # ---------------------------------------------------------------------------------------------------------------------
