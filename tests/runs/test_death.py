@@ -24,6 +24,7 @@ from tests.test_command_line import TINY
 GRACE = 20  # seconds
 SMALL = [*TINY, "model.size=4", "policy.head_size=null", "num_envs=2", "num_steps=8", "algo.num_minibatches=1"]
 LONG = [*SMALL, "num_seeds=2", "total_steps=32000", "evaluation.interval=300"]  # 2,000 updates
+ROWS = {"single updates": "metrics.rows_per_run=null", "means": "metrics.rows_per_run=300"}  # means of 7 updates
 OFTEN = ["checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
 MOST = 40  # updates that a training comes further before it is killed; all of them together are not its end
 

@@ -61,7 +61,7 @@ def test_the_table_has_means_of_the_updates_and_nothing_else_changes(whole, unbr
     assert pending(whole, 9) == [9] and pending(whole, 10) == [] == pending(unbroken, 9)
 
 
-@pytest.mark.parametrize("died", [4, 7, *(pytest.param(update, marks=pytest.mark.slow) for update in (1, 8, 10))])
+@pytest.mark.parametrize("died", [7, *(pytest.param(update, marks=pytest.mark.slow) for update in (1, 4, 8, 10))])
 def test_it_continues_exactly_in_the_middle_of_a_row(whole, tmp_path, monkeypatch, died):
     folder = interrupted(monkeypatch, tmp_path / "run", died, MEANS)
     assert pending(folder, died // 3 * 3) == {1: [], 4: [1, 2, 3], 7: [5, 6], 8: [5, 6], 10: [9]}[died]
@@ -69,7 +69,8 @@ def test_it_continues_exactly_in_the_middle_of_a_row(whole, tmp_path, monkeypatc
     assert_same_run(whole, folder)
 
 
-@pytest.mark.parametrize("told", [1, *(pytest.param(update, marks=pytest.mark.slow) for update in (6, 7))])
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [1, 6, 7])
 def test_a_signal_saves_the_updates_of_an_unfinished_row(whole, tmp_path, monkeypatch, told):
     folder = tmp_path / "run"
 
@@ -84,7 +85,9 @@ def test_a_signal_saves_the_updates_of_an_unfinished_row(whole, tmp_path, monkey
     assert_same_run(whole, folder)
 
 
-@pytest.mark.parametrize(("rows", "ends"), [("null", [4, 8, 9, 10]), ("1", [4, 8, 10])])
+@pytest.mark.parametrize(
+    ("rows", "ends"), [("null", [4, 8, 9, 10]), pytest.param("1", [4, 8, 10], marks=pytest.mark.slow)]
+)
 def test_it_may_change_when_the_training_is_continued(whole, at_nine, rows, ends):
     assert trainer_pure.main([*OPTIONS, f"metrics.rows_per_run={rows}", f"run_dir={at_nine}"]) == 0
     frame = read_metrics(at_nine)
@@ -117,6 +120,7 @@ def changed(content, rows):
     return sink.getvalue().to_pybytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_damaged_updates_of_an_unfinished_row_are_a_damaged_checkpoint(whole, at_nine, capsys, damage):
     path = at_nine / "checkpoints" / "9" / "pending.parquet"
@@ -124,11 +128,11 @@ def test_damaged_updates_of_an_unfinished_row_are_a_damaged_checkpoint(whole, at
     content[len(content) // 2] ^= 1
     path.unlink() if damage == "remove" else path.write_bytes(content)
     assert trainer_pure.main([*MEANS, f"run_dir={at_nine}"]) == 0
-    error = capsys.readouterr().err
-    assert ("checkpoints/9 is damaged" in error and "continues after update" in error) or "begins again" in error
+    assert "checkpoints/9 is damaged" in capsys.readouterr().err
     assert_same_run(whole, at_nine)
 
 
+@pytest.mark.slow
 def test_a_failure_in_the_middle_of_a_row_is_seen(tmp_path, capsys):
     broken = ["--trust", "tests", "task._target_=tests.probes.BrokenTMaze", "+task.broken=reward"]
     options = [*TINY, *broken, "task.corridor_len=200", "checkpoint.updates=1", "metrics.rows_per_run=3"]
