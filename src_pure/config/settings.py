@@ -64,6 +64,10 @@ class Checkpointing(Section):
     min_episodes: PositiveInt
 
 
+class MetricsTable(Section):
+    rows_per_run: PositiveInt | None
+
+
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"]
     project: Text
@@ -82,6 +86,7 @@ class Settings(Section):
     observation: Observation
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
+    metrics: MetricsTable
     wandb: Wandb
     tensorboard: bool
     run_dir: Folder | None
@@ -98,6 +103,12 @@ class Settings(Section):
     @property
     def num_updates(self) -> int:
         return self.total_steps // self.steps_per_update
+
+    @property
+    def updates_per_row(self) -> int:
+        """The number of updates that a row of metrics.parquet averages."""
+        rows = self.metrics.rows_per_run
+        return 1 if rows is None else -(-self.num_updates // rows)
 
 
 class Sweep(Section):

@@ -69,7 +69,7 @@ def run(
             run_dir.log(f"error: {error}")
         raise
     except KeyboardInterrupt as error:
-        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.parts else "nothing was done yet"
+        kept = f"what was saved is in {run_dir.path}" if run_dir.begun else "nothing was done yet"
         raise Interrupted(f"interrupted; {kept}") from error
     report(summary, run_dir)
     raise_if_failed(summary["failed"], summary["runs"])
