@@ -10,11 +10,11 @@ import pandas as pd
 
 from src_pure.build import Experiment
 from src_pure.config.files import parse_yaml, read_config_file
-from src_pure.config.names import dotted
+from src_pure.config.names import dotted, harmless
 from src_pure.errors import CheckpointError, ConfigError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
 from src_pure.runs.folder import Folder, is_there, refuse_odd
-from src_pure.runs.identity import config_digest, harmless, new_identity
+from src_pure.runs.identity import config_digest, new_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.process import differences, numeric_settings
 from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, SummaryFile, make_free, make_fresh
@@ -28,6 +28,7 @@ class Start(NamedTuple):
     continued: list[dict[str, Any]]  # where the run continued under other settings of the process
     lines: list[str]  # messages for the log and standard error
     pending_rows: pd.DataFrame | None = None  # updates that wait for the end of their row of metrics
+    lanes_per_block: int | None = None  # that the run began with; None: to be chosen, numbers differ by rounding anyway
 
     @property
     def update(self) -> int:
@@ -139,7 +140,8 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     elif lines or run_dir.metrics.parts:
         lines.append("begins again: there is no whole checkpoint")
     lines += raised_end(run_dir, experiment)
-    return Start(found, tuple(damaged), continued, lines, pending)
+    width = found.lanes_per_block if found and continued == found.continued else None
+    return Start(found, tuple(damaged), continued, lines, pending, width)
 
 
 def rows_until(update: int, pending_rows: pd.DataFrame | None) -> int:
