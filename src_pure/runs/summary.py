@@ -22,9 +22,7 @@ from src_pure.runs.scores import final_scores
 PROJECT = Path(__file__).parents[2]
 
 
-def summarise(
-    experiment: Experiment, run_dir: RunDir, program: Program, progress: Progress
-) -> dict[str, Any]:
+def summarise(experiment: Experiment, run_dir: RunDir, program: Program, progress: Progress) -> dict[str, Any]:
     """The content of summary.json; the scores are empty if no run reached the end.
 
     `final` holds the scores of the sampled policy, `final_greedy` those of the greedy policy.
