@@ -10,34 +10,40 @@ from typing import Any
 from src_pure.build import Experiment
 from src_pure.config.settings import Settings
 from src_pure.models.base import precision_of
+from src_pure.runs.buffer import RowBuffer
 from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.health import failures, no_run_left, rows_of_living, warnings
 from src_pure.runs.loggers import Sink
 from src_pure.runs.preemption import StopRequest
-from src_pure.runs.program import Program, State, compile_program
+from src_pure.runs.program import Program, State
+from src_pure.runs.programs import Programs
 from src_pure.runs.resume import Start, refuse_incomplete
 from src_pure.runs.rows import evaluation_rows, mean_score, metric_rows
 from src_pure.runs.rundir import RunDir
 from src_pure.runs.schedule import Progress
 from src_pure.runs.summary import summarise
-from src_pure.runs.tables import RowBuffer
 
 
 def train(
-    experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink], start: Start, stop: StopRequest | None = None
+    experiment: Experiment,
+    run_dir: RunDir,
+    sinks: Sequence[Sink],
+    start: Start,
+    stop: StopRequest | None = None,
+    programs: Programs | None = None,
 ) -> dict[str, Any]:
     """The summary of the whole training, also written to the run folder.
 
-    Continues from `start`. Once `stop` is set, saves everything at the next boundary and raises Preempted. A run whose
-    numbers stop being finite keeps its parameters and gets no more rows; after the segment in which the last run fails,
-    raises NumericalError and keeps all files. Raises CheckpointError if files are missing from the run folder at the
-    end.
+    Continues from `start`; `programs` may hold its program. Once `stop` is set, saves everything at the next boundary
+    and raises Preempted. A run whose numbers stop being finite keeps its parameters and gets no more rows; after the
+    segment in which the last run fails, raises NumericalError and keeps all files. Raises CheckpointError if files are
+    missing from the run folder at the end.
     """
     stop = stop or StopRequest()
     progress = Progress(experiment.settings, start)
     run_dir.log("compiling")
     warm_start = None if start.checkpoint else experiment.settings.warm_start
-    program = compile_program(experiment, warm_start, start.lanes_per_block)
+    program = (programs or Programs()).of(experiment, warm_start, start.lanes_per_block)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
     if start.checkpoint:
         state = program.scatter(start.checkpoint.restore(program.like))
@@ -46,7 +52,9 @@ def train(
         state = program.init()
     start.prepare(run_dir, experiment.config_yaml)
     stop.training = True
-    rows = RowBuffer(run_dir.append_metrics, experiment.settings.log_seconds)
+    settings = experiment.settings
+    per_row, end, pending = settings.updates_per_row, settings.num_updates, start.pending_rows
+    rows = RowBuffer(run_dir.append_metrics, settings.log_seconds, per_row, end, pending)
     with closing(open_checkpoints(run_dir, experiment.settings)) as checkpoints, rows:
         training = Training(experiment, program, run_dir, rows, sinks, checkpoints, progress)
         while True:
@@ -95,7 +103,7 @@ class Training:
             print(f"warning: {line}", file=sys.stderr)
         failed = failures(lanes, completed, progress.done)
         if len(failed) == len(lanes):
-            self.rows.write()
+            self.rows.finish()
             self.run_dir.write_summary(summarise(self.experiment, self.run_dir, self.program, progress))
             raise no_run_left(failed, self.run_dir.path)
         return state
@@ -137,7 +145,8 @@ class Training:
             config=self.experiment.config,
             process=progress.process,
             continued=progress.continued,
-            metrics_sha256=self.run_dir.metrics.digest_of(progress.done),
+            metrics_sha256=self.run_dir.metrics.digest_of(self.run_dir.metrics.last),
+            pending_rows=self.rows.pending,
             lanes_per_block=self.program.blocks.width,
         )
         progress.count_from_here()
