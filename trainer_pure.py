@@ -85,11 +85,11 @@ def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
 
 
 def keep_compiled_programs() -> None:
-    """Sets the folder where jax caches compiled programs; if it cannot be written, warns and switches the cache off."""
-    project = Path(__file__).resolve().parent
-    checkout = (project / "pyproject.toml").is_file()
-    default = project / ".cache" / "jax" if checkout else platformdirs.user_cache_path("src-pure") / "jax"
-    folder = jax.config.jax_compilation_cache_dir or str(default)
+    """Sets the folder where jax caches compiled programs; if it cannot be written, warns and switches the cache off.
+
+    By default all checkouts of a user share one.
+    """
+    folder = jax.config.jax_compilation_cache_dir or str(platformdirs.user_cache_path("src-pure") / "jax")
     try:
         if "://" not in folder:  # otherwise it is a bucket, which jax handles itself
             os.makedirs(folder, exist_ok=True)
