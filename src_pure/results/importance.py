@@ -15,7 +15,7 @@ class Importance(NamedTuple):
 
     main: np.ndarray  # [K] what each key explains by itself
     total: np.ndarray | None  # [K] together with its interactions; None unless the points are a complete grid
-    chance: np.ndarray | None  # [K] the share that a key without effect exceeds in 5 % of cases
+    chance: np.ndarray | None  # [K] the share that a key without effect exceeds in 5 % of cases; None in a grid
     noise: float | None  # what differences between seeds explain; None with one seed for each point
 
 
@@ -36,12 +36,13 @@ def importance(ranking: Ranking) -> Importance:
     if num_points < 2 or total_squares <= 1e-24 * max(1.0, float(np.square(scores).sum())):
         return Importance(np.zeros(num_keys), None, None, None)
     noise = seed_variance([point.scores for point in ranking.points])
-    grid = num_points == np.prod([len(key.levels) for key in ranking.keys])
-    groups = [key.groups(ranking.column(key)).index for key in ranking.keys]
+    grid = num_points == np.prod([len(set(ranking.column(key))) for key in ranking.keys])
+    groups = [np.unique(key.on_axis(ranking.column(key)), return_inverse=True)[1] if grid
+              else key.groups(ranking.column(key)).index for key in ranking.keys]  # fmt: skip
     residual = (noise or 0.0) if grid else None
     main = np.array([share(scores[None], index, residual)[0] for index in groups])
     chance = None
-    if all(index.max() + 1 < num_points for index in groups):
+    if not grid:
         rng = np.random.default_rng(0)
         shuffled = rng.permuted(np.broadcast_to(scores, (PERMUTATIONS, num_points)), axis=1)
         chance = np.array([np.quantile(share(shuffled, index, residual), 0.95) for index in groups])
@@ -73,7 +74,7 @@ def total_share(scores: np.ndarray, groups: Sequence[np.ndarray], key: int, nois
     others = np.stack([np.zeros_like(groups[key]), *(index for k, index in enumerate(groups) if k != key)])
     index = np.unique(others, axis=1, return_inverse=True)[1].ravel()
     between, squares = between_groups(scores, index)
-    return float(np.clip((squares - between - (len(index) - index.max() - 1) * noise) / squares, 0, 1))
+    return float(np.clip((squares - between - (len(index) - len(np.unique(index))) * noise) / squares, 0, 1))
 
 
 def between_groups(scores: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ from src_pure.results.statistics import interval, mean
 from src_pure.results.sweep_plots import GREY, WIDTH, limit_score, metric_label, new_figure
 from src_pure.results.swept import MOST_LEVELS, Groups, Key, text
 
-MOST_PAIRED = 5  # keys in the heat maps: the most important ones, ten pairs
+MOST_PAIRED = 4  # keys in the heat maps: the most important ones, six pairs
 MOST_PARALLEL = 10  # keys among the parallel coordinates
 SCORE_COLORS = "viridis"
 
@@ -86,9 +87,9 @@ def draw_marginal(panel: Axes, ranking: Ranking, key: Key) -> None:
         linestyle="-" if key.numeric else "none",
     )  # fmt: skip
     set_axis(panel.xaxis, key)
-    if not key.numeric or not key.log:
-        spread = np.ptp(key.on_axis(key.levels))
-        panel.set_xlim(places.min() - 0.08 * spread, places.max() + 0.08 * spread)
+    ends = key.on_axis([key.levels[0], key.levels[-1]])
+    margin = (ends[1] / ends[0]) ** 0.08 if key.log else 0.08 * (ends[1] - ends[0])
+    panel.set_xlim(*((ends[0] / margin, ends[1] * margin) if key.log else (ends[0] - margin, ends[1] + margin)))
     panel.set_xlabel(key.label)
     limit_score(panel, ranking.metric, "y")
 
@@ -120,21 +121,21 @@ def draw_pairs(ranking: Ranking, found: Importance) -> Figure:
     columns = min(3, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     scores = np.array([point.mean for point in ranking.points])
-    color = ScalarMappable(Normalize(scores.min(), max(scores.max(), scores.min() + 1e-9)), SCORE_COLORS)
+    norm = Normalize(scores.min(), max(scores.max(), scores.min() + 1e-9))
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = new_figure(0.3 + 2.9 * rows, {1: 5.2, 2: 8.0, 3: 10.5}[columns])
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, pair in zip(panels, pairs, strict=False):
-            draw_pair(panel, ranking, *pair, scores, color)
+            draw_pair(panel, ranking, *pair, scores, norm)
         for panel in panels[len(pairs) :]:
             panel.remove()
-        bar = figure.colorbar(color, ax=list(panels[: len(pairs)]), aspect=30, pad=0.02)
+        bar = figure.colorbar(ScalarMappable(norm, SCORE_COLORS), ax=list(panels[: len(pairs)]), aspect=30, pad=0.02)
         bar.set_label(metric_label(ranking.metric))
         bar.outline.set_visible(False)
     return figure
 
 
-def draw_pair(panel: Axes, ranking: Ranking, x: Key, y: Key, scores: np.ndarray, color: ScalarMappable) -> None:
+def draw_pair(panel: Axes, ranking: Ranking, x: Key, y: Key, scores: np.ndarray, norm: Any) -> None:
     """One heat map: cells hold the mean over all points with these values; empty ones stay blank."""
     across, up = x.groups(ranking.column(x)), y.groups(ranking.column(y))
     shape = (len(up.labels), len(across.labels))
@@ -142,13 +143,16 @@ def draw_pair(panel: Axes, ranking: Ranking, x: Key, y: Key, scores: np.ndarray,
     np.add.at(sums, (up.index, across.index), scores)
     np.add.at(counts, (up.index, across.index), 1)
     means = np.divide(sums, counts, out=np.full(shape, np.nan), where=counts > 0)
-    panel.imshow(means, cmap=color.cmap, norm=color.norm, origin="lower", aspect="auto")
+    panel.imshow(means, cmap=SCORE_COLORS, norm=norm, origin="lower", aspect="auto")
     if max(shape) <= 6:
         for (row, column), value in np.ndenumerate(means):
             if np.isfinite(value):
-                ink = "white" if color.norm(value) < 0.6 else "black"
-                panel.text(column, row, text(round(float(value), 3)), ha="center", va="center", color=ink, fontsize=8)
-    panel.set_xticks(range(shape[1]), cell_labels(x, across), rotation=30, ha="right", fontsize=8)
+                ink = "white" if value < norm.vmin + 0.6 * (norm.vmax - norm.vmin) else "black"
+                shown = f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+                panel.text(column, row, shown, ha="center", va="center", color=ink, fontsize=8)
+    labels = cell_labels(x, across)
+    slope: Any = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > 24 else {}
+    panel.set_xticks(range(shape[1]), labels, fontsize=8, **slope)
     panel.set_yticks(range(shape[0]), cell_labels(y, up), fontsize=8)
     panel.set_xlabel(x.label)
     panel.set_ylabel(y.label)
@@ -158,7 +162,8 @@ def draw_pair(panel: Axes, ranking: Ranking, x: Key, y: Key, scores: np.ndarray,
 def cell_labels(key: Key, groups: Groups) -> list[str]:
     """The labels of groups; of bins the middle, because a range is too long for a tick."""
     binned = key.numeric and len(key.levels) > MOST_LEVELS
-    return [f"~{text(float(f'{center:.2g}'))}" for center in groups.centers] if binned else groups.labels
+    digits = 2 if key.log else 3
+    return [f"~{text(float(f'{center:.{digits}g}'))}" for center in groups.centers] if binned else groups.labels
 
 
 def draw_parallel(ranking: Ranking, found: Importance) -> Figure:
@@ -205,16 +210,16 @@ def coordinate_ticks(key: Key) -> tuple[np.ndarray, list[str]]:
     heights = np.linspace(0, 1, 5)
     low, high = float(key.levels[0]), float(key.levels[-1])
     values = low * (high / low) ** heights if key.log else low + (high - low) * heights
-    return heights, [text(float(f"{value:.2g}")) for value in values]
+    return heights, [text(float(f"{value:.{2 if key.log else 3}g}")) for value in values]
 
 
 def draw_coordinate(panel: Axes, place: int, heights: np.ndarray, labels: Sequence[str], side: str = "right") -> None:
     """One vertical axis with its labels next to it."""
     panel.axvline(place, color="#999999", linewidth=0.8, zorder=3)
     offset = -5 if side == "right" else 5
+    box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8}
     for height, label in zip(heights, labels, strict=True):
         panel.annotate(
             label, (place, 0.04 + 0.92 * height), (offset, 0), textcoords="offset points", ha=side, va="center",
-            fontsize=8, color=INK, zorder=4, bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
+            fontsize=8, color=INK, zorder=4, bbox=box,
         )  # fmt: skip
-

@@ -24,7 +24,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 sy
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 1.7rem; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 40px 0 8px; }
-p { margin: 8px 0; max-width: 46rem; }
+p { margin: 8px 0; max-width: 52rem; }
 .soft, figcaption { color: var(--soft); font-size: 0.93rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px; margin: 20px 0; }
 .tile, figure, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
@@ -32,7 +32,7 @@ p { margin: 8px 0; max-width: 46rem; }
 .tile b { display: block; font-size: 1.35rem; font-weight: 600; }
 figure { margin: 12px 0; padding: 16px; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { margin: 0 0 10px; max-width: 46rem; }
+figcaption { margin: 0 0 10px; max-width: 52rem; }
 .scroll { max-height: 520px; overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
@@ -136,14 +136,17 @@ def notes(ranking: Ranking, default: Point, is_default: bool, fresh: Point | Non
     if failed(ranking):
         as_what = "0" if ranking.metric == "success_rate" else f"the lowest value seen, {number(ranking.worst)}"
         lines.append(
-            f"{plural(failed(ranking), 'run')} failed and counts as {as_what}. With four seeds or more, the IQM leaves "
-            "out the lowest quarter, so a single failure may not show in it: compare the mean and the column failed."
+            f"{plural(failed(ranking), 'run')} failed; failed runs count as {as_what}. With four seeds or more, the "
+            "IQM leaves out the lowest quarter, so a single failure may not show in it: compare the mean and the "
+            "column failed."
         )
     if len(ranking.unranked):
         lines.append(
             f"The sweep is unfinished: {unfinished_text(ranking)}. Only runs that came to their end are ranked."
         )
-    kind = "the base configuration" if is_default else "the median point, because no point equals the base configuration"
+    kind = (
+        "the base configuration" if is_default else "the median point, because no point equals the base configuration"
+    )
     lines.append(f"The default below is point {default.number}, {kind}.")
     lines.append(
         f"The best of {plural(len(ranking.points), 'point')} is partly the luckiest: expect less of new seeds. "
@@ -175,10 +178,11 @@ def rerun_note(ranking: Ranking, fresh: Point) -> str:
 
 def table(ranking: Ranking, default: Point, is_default: bool) -> str:
     """The ranking as an HTML table."""
+    compared = "P(> default)" if is_default else "P(> median)"
     heads = ["rank", "point", *(key.label for key in ranking.keys), ranking.metric, "95 % interval", "mean", "seeds",
-             "failed", "P(> default)"]  # fmt: skip
+             "failed", compared]  # fmt: skip
     titles = dict(zip(heads[2:], [key.name for key in ranking.keys], strict=False))
-    titles["P(> default)"] = "probability that a run of this point beats one of the default (Agarwal et al. 2021)"
+    titles[compared] = f"probability that a run of this point beats one of point {default.number} (arXiv:2108.13264)"
     head = "".join(
         f'<th title="{escape(titles.get(name, name))}"><button>{escape(name)}</button></th>' for name in heads
     )

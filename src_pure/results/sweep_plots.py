@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import matplotlib
 import numpy as np
@@ -9,13 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src_pure.results.plotting import COLORS, INK, STYLE, UNITS, draw_panel
+from src_pure.results.plotting import COLORS, INK, STYLE, UNITS, draw_panel, legend_label
 from src_pure.results.ranking import Point, Ranking
 from src_pure.results.statistics import performance_profile, profile_band
 from src_pure.results.swept import text
 from src_pure.runs.atomic import replacing
 
 SHOWN = 20  # points in the picture of the ranking; the page lists all
+LABEL_WIDTH = 64  # characters
 WIDTH = 8.0  # inches
 GREY = "#777777"
 
@@ -34,10 +36,10 @@ def metric_label(metric: str) -> str:
     return metric.replace("_", " ") + (f" ({UNITS[metric]})" if metric in UNITS else "")
 
 
-def point_label(ranking: Ranking, point: Point, most: int = 60) -> str:
-    """The values of a point in one line: learning_rate 3e-4, gamma 0.99."""
-    label = ", ".join(f"{key.label} {text(point.values[key.name])}" for key in ranking.keys)
-    return label if len(label) <= most else f"point {point.number}"
+def point_label(ranking: Ranking, point: Point) -> str:
+    """The number of a point and as many of its values as fit into a line: 12: learning_rate 3e-4, gamma 0.99."""
+    values = ", ".join(f"{key.label} {text(point.values[key.name])}" for key in ranking.keys)
+    return shorten(f"{point.number}: {values}", LABEL_WIDTH, placeholder=" ...")
 
 
 def limit_score(axis: Axes, metric: str, which: str = "x") -> None:
@@ -49,12 +51,13 @@ def limit_score(axis: Axes, metric: str, which: str = "x") -> None:
 def draw_ranking(ranking: Ranking, default: Point) -> Figure:
     """The best points: every run as a dot, the IQM as a bar, its interval as a line."""
     points = ranking.points[:SHOWN]
+    points += [default] * (default not in points)
     with matplotlib.rc_context(STYLE):
         figure = new_figure(0.9 + 0.3 * len(points))
         panel = figure.subplots()
         draw_scores(panel, points, [default])
         labels = [point_label(ranking, point) + (" *" if point is default else "") for point in points]
-        panel.set_yticks(range(len(points)), labels)
+        panel.set_yticks(range(len(points)), labels, fontsize=8)
         panel.set_xlabel(metric_label(ranking.metric))
         limit_score(panel, ranking.metric)
     return figure
@@ -78,19 +81,19 @@ def draw_curves(frames: dict[str, pd.DataFrame], metric: str, bins: int = 50) ->
         figure = new_figure(3.9)
         panel = figure.subplots()
         lines = draw_panel(panel, list(frames.values()), metric, bins)
-        labels = [f"{label}  ({frame['run'].nunique()} runs)" for label, frame in frames.items()]
+        labels = [legend_label(label, frame) for label, frame in frames.items()]
         figure.legend(lines, labels, loc="outside upper left", alignment="left", handlelength=1.8)
     return figure
 
 
-def draw_profiles(ranking: Ranking, default: Point) -> Figure:
+def draw_profiles(ranking: Ranking, default: Point, called: str) -> Figure:
     """The fraction of runs above every score, of the best point, the default and the whole sweep, with intervals."""
     everything = [point.scores for point in ranking.points]
     scores = np.concatenate(everything)
     low, high = (0.0, 1.0) if ranking.metric == "success_rate" else (scores.min(), scores.max())
     thresholds = np.linspace(low, high, 101)
-    shown = {"all points": everything, "default": [default.scores], "best point": [ranking.best.scores]}
-    colors = {"all points": GREY, "default": COLORS[1], "best point": COLORS[0]}
+    shown = {"all points": everything, called: [default.scores], "best point": [ranking.best.scores]}
+    colors = {"all points": GREY, called: COLORS[1], "best point": COLORS[0]}
     with matplotlib.rc_context(STYLE):
         figure = new_figure(3.4)
         panel = figure.subplots()
@@ -98,7 +101,7 @@ def draw_profiles(ranking: Ranking, default: Point) -> Figure:
             profile = performance_profile(np.concatenate(strata), thresholds)
             panel.step(thresholds, profile, where="post", color=colors[label], label=label, linewidth=1.8)
             band = profile_band(strata, thresholds, samples=500)
-            if band and (label != "default" or default is not ranking.best):
+            if band and (label != called or default is not ranking.best):
                 panel.fill_between(thresholds, *band, step="post", color=colors[label], alpha=0.15, linewidth=0)
         panel.set_xlabel(f"score s: {metric_label(ranking.metric)}")
         panel.set_ylabel("fraction of runs above s")

@@ -1,10 +1,12 @@
 """The report of a sweep: pictures, one HTML page, and the configuration of the best point."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from src_pure.config.files import read_config_file, to_yaml
 from src_pure.config.names import dotted
@@ -21,7 +23,7 @@ from src_pure.results.reading import (
 )
 from src_pure.results.statistics import iqm
 from src_pure.results.sweep_page import Picture, number, page
-from src_pure.results.sweep_plots import draw_curves, draw_profiles, draw_ranking, draw_rerun, save
+from src_pure.results.sweep_plots import SHOWN, draw_curves, draw_profiles, draw_ranking, draw_rerun, save
 from src_pure.runs.atomic import replacing
 from src_pure.runs.folder import is_there
 from src_pure.runs.identity import harmless
@@ -31,6 +33,15 @@ from src_pure.runs.tables import METRICS
 
 PAGE, BEST, RERUN = "index.html", "best.yaml", "rerun"
 LARGEST_SEED = 2**31
+
+
+class Drawn(NamedTuple):
+    """A figure and its text on the page."""
+
+    name: str  # of its file, without the ending
+    figure: Figure
+    title: str
+    caption: str
 
 
 class Rerun(NamedTuple):
@@ -115,57 +126,46 @@ def write_report(ranking: Ranking, out: Path) -> Path:
     base = read_config_file(ranking.folder / SWEEP) if is_there(ranking.folder / SWEEP) else {}
     default, is_default = default_point(ranking, base)
     fresh = fresh_point(ranking, out)
-    pictures = draw_scores(ranking, default, is_default, fresh, out) + draw_landscape(ranking, out)
+    called = "default" if is_default else "median point"
+    pictures = []
+    for drawn in [*of_scores(ranking, default, called, fresh), *of_keys(ranking)]:
+        path = out / f"{drawn.name}.png"
+        save(drawn.figure, path)
+        pictures.append(Picture(drawn.title, drawn.caption, path))
     with replacing(out / PAGE) as file:
         file.write(page(ranking, default, is_default, pictures, fresh).encode())
     return out / PAGE
 
 
-def draw_scores(
-    ranking: Ranking, default: Point, is_default: bool, fresh: Point | None, out: Path
-) -> list[Picture]:
-    """The pictures of scores, written."""
-    pictures = []
-
-    def add(name: str, figure: Any, title: str, caption: str) -> None:
-        save(figure, out / f"{name}.png")
-        pictures.append(Picture(title, caption, out / f"{name}.png"))
-
-    called = "default" if is_default else "median point"
-    shown = min(len(ranking.points), 20)
-    add("ranking", draw_ranking(ranking, default), f"The best {shown} points",
-        f"Dots: runs. Bars: IQM. Lines: 95 % intervals. Orange and starred: the {called}.")  # fmt: skip
+def of_scores(ranking: Ranking, default: Point, called: str, fresh: Point | None) -> Iterator[Drawn]:
+    """The figures of scores."""
+    shown = min(len(ranking.points), SHOWN)
+    yield Drawn("ranking", draw_ranking(ranking, default), f"The best {shown} points",
+                f"Dots: runs. Bars: IQM. Lines: 95 % intervals. Orange, with a star: the {called}.")  # fmt: skip
     if fresh:
-        add("rerun", draw_rerun(ranking, fresh), "Selection bias",
-            "The best point as it was ranked, and trained again with seeds that the sweep has not used.")  # fmt: skip
+        yield Drawn("rerun", draw_rerun(ranking, fresh), "Selection bias",
+                    "The best point as it was ranked, and trained with seeds that the sweep has not used.")  # fmt: skip
     if frames := curves(ranking, default, called):
-        add("curves", draw_curves(frames, ranking.metric), "Learning curves",
-            "Lines: mean over runs. Bands: 95 % t-intervals of the mean, corrected for skewness.")  # fmt: skip
-    add("profiles", draw_profiles(ranking, default), "Performance profiles",
-        "How many of the runs score above s; higher is better. Bands: pointwise 95 % bootstrap intervals.")  # fmt: skip
-    return pictures
+        yield Drawn("curves", draw_curves(frames, ranking.metric), "Learning curves",
+                    "Lines: mean over runs. Bands: 95 % t-intervals of the mean, corrected for skewness.")  # fmt: skip
+    yield Drawn("profiles", draw_profiles(ranking, default, called), "Performance profiles",
+                "How many of the runs score above s. Bands: pointwise 95 % bootstrap intervals.")  # fmt: skip
 
 
-def draw_landscape(ranking: Ranking, out: Path) -> list[Picture]:
-    """The pictures of how scores depend on the keys, written."""
-    pictures = []
-
-    def add(name: str, figure: Any, title: str, caption: str) -> None:
-        save(figure, out / f"{name}.png")
-        pictures.append(Picture(title, caption, out / f"{name}.png"))
-
-    found = importance(ranking)
-    add("importance", draw_importance(ranking, found), "Importance of each key",
-        importance_caption(found.total is not None, found.noise is not None))  # fmt: skip
-    add("marginals", draw_marginals(ranking), "Each key by itself",
-        "Grey: IQM of each point. Blue: mean over the points with this value (or in this bin of a random key), with "
-        "its 95 % stratified bootstrap interval over seeds; strata are points.")  # fmt: skip
-    if len(ranking.keys) > 1:
-        add("pairs", draw_pairs(ranking, found), "Two keys at a time",
-            "Mean score over all points with both values, or in both bins; ~ marks the middle of a bin.")  # fmt: skip
-    add("parallel", draw_parallel(ranking, found), "Parallel coordinates",
-        "One line for each point, colored by its score. Orange: the best point.")  # fmt: skip
-    return pictures
+def of_keys(ranking: Ranking) -> Iterator[Drawn]:
+    """The figures of how scores depend on the keys."""
+    found, several = importance(ranking), len(ranking.keys) > 1
+    if several or found.noise is not None:
+        yield Drawn("importance", draw_importance(ranking, found), "Importance of each key",
+                    importance_caption(found.total is not None, found.noise is not None))  # fmt: skip
+    yield Drawn("marginals", draw_marginals(ranking), "Each key by itself",
+                "Grey: IQM of each point. Blue: mean over the points with this value (or in this bin, if there are "
+                "many values), with its 95 % stratified bootstrap interval over seeds; strata are points.")  # fmt: skip
+    if several:
+        yield Drawn("pairs", draw_pairs(ranking, found), "Two keys at a time",
+                    "Mean score of the points with both values, or in both bins (~: their middle).")  # fmt: skip
+        yield Drawn("parallel", draw_parallel(ranking, found), "Parallel coordinates",
+                    "One line for each point, colored by its score. Orange: the best point.")  # fmt: skip
 
 
 def importance_caption(grid: bool, noise: bool) -> str:

@@ -54,7 +54,7 @@ class Key:
         bins = int(np.clip(len(places) // POINTS_PER_BIN, 2, MOST_LEVELS))
         edges = np.quantile(places, np.linspace(0, 1, bins + 1)[1:-1])
         _, index = np.unique(np.searchsorted(edges, places, side="right"), return_inverse=True)
-        members = [places[index == group] for group in range(index.max() + 1)]
+        members = [places[index == group] for group in np.unique(index)]
         labels = [f"{text(group.min())} to {text(group.max())}" for group in members]
         return Groups(index, np.array([np.median(group) for group in members]), labels)
 
@@ -118,7 +118,7 @@ def text(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     short = f"{value:.3g}"
-    if "e" not in short and 0 < abs(value) < 1e-3:
+    if "e" not in short and 0 < abs(value) < 1e-2:
         short = f"{value:.2e}"
     mantissa, e, exponent = short.partition("e")
     if not e:
