@@ -29,7 +29,9 @@ MOST_LINES = len(COLORS) * len(DASHES)  # that can be told apart
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """The parsed command line."""
     parser = Parser(description="Learning curves: mean over the runs of a folder, with its interval.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder or sweep; several share a picture")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, or sweep; several share one"
+    )
     parser.add_argument("--metric", action="append", help="column of metrics.parquet; again for another panel")
     parser.add_argument("--by", metavar="KEY", help="one line for each value of a key, or for each point or seed")
     parser.add_argument("--out", type=Path, help="picture to write (default: <first RUN>/plots/<metric>.png)")

@@ -144,10 +144,9 @@ def notes(ranking: Ranking, default: Point, is_default: bool, fresh: Point | Non
         lines.append(
             f"The sweep is unfinished: {unfinished_text(ranking)}. Only runs that came to their end are ranked."
         )
-    kind = (
-        "the base configuration" if is_default else "the median point, because no point equals the base configuration"
-    )
-    lines.append(f"The default below is point {default.number}, {kind}.")
+    other = "the median point: no ranked point equals the base configuration of the sweep"
+    which = "the default: the base configuration of the sweep" if is_default else other
+    lines.append(f"Point {default.number}, with which others are compared, is {which}.")
     lines.append(
         f"The best of {plural(len(ranking.points), 'point')} is partly the luckiest: expect less of new seeds. "
         + (rerun_note(ranking, fresh) if fresh else "--rerun N trains it with N fresh seeds and shows by how much.")
