@@ -8,7 +8,8 @@ import pytest
 
 import trainer_pure
 from src_pure.errors import ConfigError
-from src_pure.runs import loop, resume
+from src_pure.runs import loop, resume, training
+from src_pure.runs.rundir import RunDir
 from tests.runs.conftest import OPTIONS
 from tests.runs.disturbing import assert_same_run, disturbed
 
@@ -137,9 +138,9 @@ def test_starts_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loop, "compile_program", lambda *_: (_ for _ in ()).throw(ConfigError("stop")))
     seen = []
-    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *arguments: seen.append(arguments[2].path) or [])
+    monkeypatch.setattr(training, "open_sinks", lambda *arguments: seen.append(arguments[2].path) or [])
     monkeypatch.setattr(resume, "datetime", MagicMock(now=lambda: datetime(2026, 1, 2, 3, 4, 5)))
-    monkeypatch.setattr(trainer_pure.RunDir, "discard", lambda self: None)
+    monkeypatch.setattr(RunDir, "discard", lambda self: None)
     for _ in range(3):
         assert trainer_pure.main(OPTIONS) == 2
     assert [path.name for path in seen] == ["2026-01-02_03-04-05", "2026-01-02_03-04-05_2", "2026-01-02_03-04-05_3"]
