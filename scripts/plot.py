@@ -18,9 +18,10 @@ import pandas as pd
 
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.results.plotting import COLORS, DASHES, plot_curves, short_labels
-from src_pure.results.reading import RUN_COLUMNS, is_sweep, read_run, read_runs
+from src_pure.results.reading import RUN_COLUMNS, read_run, read_runs
 from src_pure.results.swept import keys_of, text
 from src_pure.runs.columns import main_metric
+from src_pure.sweeps.folder import is_sweep_folder
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_LINES = len(COLORS) * len(DASHES)  # that can be told apart
@@ -29,9 +30,7 @@ MOST_LINES = len(COLORS) * len(DASHES)  # that can be told apart
 def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     """The parsed command line."""
     parser = Parser(description="Learning curves: mean over the runs of a folder, with its interval.")
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folder, or sweep; several share one"
-    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or sweep; several share one")
     parser.add_argument("--metric", action="append", help="column of metrics.parquet; again for another panel")
     parser.add_argument("--by", metavar="KEY", help="one line for each value of a key, or for each point or seed")
     parser.add_argument("--out", type=Path, help="picture to write (default: <first RUN>/plots/<metric>.png)")
@@ -49,7 +48,7 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
 def lines_of(folder: Path, label: str, by: str | None) -> dict[str, pd.DataFrame]:
     """The metrics behind each line of a folder, by the line's label; raises ConfigError for an unknown key."""
     frame = read_run(folder)
-    if by is None and not is_sweep(folder):
+    if by is None and not is_sweep_folder(folder):
         return {label: frame}
     runs = read_runs(folder).set_index("run")
     frame = frame.drop(columns=[name for name in runs if name in frame and name != "seed"])

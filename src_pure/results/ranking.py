@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from src_pure.errors import ConfigError
-from src_pure.results.reading import FAILED, FINISHED, is_sweep, read_run, read_runs
+from src_pure.results.reading import FAILED, FINISHED, read_batches, read_runs
 from src_pure.results.statistics import interval, iqm
 from src_pure.results.swept import Key, keys_of, plain
 from src_pure.runs.columns import main_metric, over_episodes
 from src_pure.runs.scores import score_interval
+from src_pure.sweeps.folder import is_sweep_folder
+from src_pure.sweeps.plan import shown_value
 
 MODE = "sampled"  # the policy that a sweep is ranked by
 TRIMMED = 4  # with fewer runs the IQM is the mean, and a t-interval holds it more often than a bootstrap
@@ -70,7 +72,7 @@ def rank(folder: Path, metric: str | None = None) -> Ranking:
     Raises ConfigError if the folder is not a sweep, if nothing has finished yet, or for an unknown metric.
     """
     runs = read_runs(folder)
-    if not is_sweep(folder):
+    if not is_sweep_folder(folder):
         raise ConfigError(f"{folder} is not a sweep: it has no sweep.yaml; scripts/plot.py draws a single run folder")
     keys = keys_of(runs)
     if not keys:
@@ -79,7 +81,7 @@ def rank(folder: Path, metric: str | None = None) -> Ranking:
     if not counts.get(FINISHED, 0):
         listed = ", ".join(f"{count} {state}" for state, count in counts.items())
         raise ConfigError(f"no run of {folder} has finished yet ({listed}); repeat this once one has")
-    evaluation = read_run(folder, "evaluation")
+    evaluation = read_batches(folder, runs, "evaluation")
     metric = check_metric(metric, [name for name in evaluation if over_episodes(name)])
     scores, worst = run_scores(runs, evaluation, metric)
     points = [make_point(rows, keys, metric) for _, rows in scores.groupby("point")]
@@ -146,11 +148,11 @@ def default_point(ranking: Ranking, base: dict[str, Any]) -> tuple[Point, bool]:
 
 
 def base_value(config: dict[str, Any], name: str) -> Any:
-    """The value of a dotted key; of a whole section, such as model, its name. None if it is not there."""
+    """The value of a dotted key as runs.parquet shows it; None if it is not there."""
     value: Any = config
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    return plain(value.get("name") if isinstance(value, dict) else value)
+    return plain(shown_value(name, value))
 
 
 def same(a: Any, b: Any) -> bool:

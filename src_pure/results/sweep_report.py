@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src_pure.config.files import read_config_file, to_yaml
-from src_pure.config.names import dotted
+from src_pure.config.files import to_yaml
+from src_pure.config.names import dotted, harmless
 from src_pure.errors import ConfigError
 from src_pure.results.importance import importance
 from src_pure.results.landscape_plots import draw_importance, draw_marginals, draw_pairs, draw_parallel
 from src_pure.results.ranking import Point, Ranking, default_point, interval_of, run_scores
 from src_pure.results.reading import (
-    SWEEP,
-    batch_folder,
     config_of_run,
+    read_batches,
     read_run,
     read_runs,
 )
@@ -26,10 +25,9 @@ from src_pure.results.sweep_page import Picture, number, page
 from src_pure.results.sweep_plots import SHOWN, draw_curves, draw_profiles, draw_ranking, draw_rerun, save
 from src_pure.runs.atomic import replacing
 from src_pure.runs.folder import is_there
-from src_pure.runs.identity import harmless
 from src_pure.runs.resume import read_config
-from src_pure.runs.rundir import SUMMARY, read_table
-from src_pure.runs.tables import METRICS
+from src_pure.runs.rundir import SUMMARY
+from src_pure.sweeps.folder import BATCHES, read_sweep
 
 PAGE, BEST, RERUN = "index.html", "best.yaml", "rerun"
 LARGEST_SEED = 2**31
@@ -57,7 +55,7 @@ def best_config(ranking: Ranking) -> dict[str, Any]:
     best = ranking.best
     runs = ranking.runs.set_index("run")
     run = best.runs[int(np.argmin(best.seeds))]
-    config = config_of_run(batch_folder(ranking.folder, runs.loc[run, "batch"]), run)
+    config = config_of_run(ranking.folder / BATCHES / str(runs.loc[run, "batch"]), run)
     seeds = sorted(best.seeds)
     consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     return config | {"seed": seeds[0], "num_seeds": len(seeds) if consecutive else 1}
@@ -123,8 +121,7 @@ def fresh_point(ranking: Ranking, out: Path) -> Point | None:
 
 def write_report(ranking: Ranking, out: Path) -> Path:
     """The page, after writing it and the pictures."""
-    base = read_config_file(ranking.folder / SWEEP) if is_there(ranking.folder / SWEEP) else {}
-    default, is_default = default_point(ranking, base)
+    default, is_default = default_point(ranking, read_sweep(ranking.folder))
     fresh = fresh_point(ranking, out)
     called = "default" if is_default else "median point"
     pictures = []
@@ -196,6 +193,6 @@ def curves(ranking: Ranking, default: Point, called: str) -> dict[str, pd.DataFr
 def metrics_of(ranking: Ranking, point: Point) -> pd.DataFrame:
     """The metrics of the runs of one point."""
     runs = ranking.runs[ranking.runs["run"].isin(point.runs)]
-    paths = [batch_folder(ranking.folder, batch) for batch in sorted(runs["batch"].unique())]
-    rows = pd.concat([read_table(path, METRICS) for path in paths], ignore_index=True)
+    batches = ranking.runs[ranking.runs["batch"].isin(runs["batch"])]
+    rows = read_batches(ranking.folder, batches, "metrics")
     return rows[rows["run"].isin(point.runs)]

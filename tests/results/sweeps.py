@@ -1,6 +1,5 @@
 """Sweep folders as the trainer writes them, made up: tables are written directly, nothing is trained."""
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -13,6 +12,7 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.files import to_yaml
 from src_pure.experiment import LANES
+from src_pure.lanes import Lane
 from src_pure.runs.identity import new_identity
 from tests.runs.frames import new_run
 from tests.test_command_line import TINY
@@ -45,18 +45,19 @@ def make_sweep(
     states = states or {}
     base = build(compose([*TINY, f"total_steps={num_updates * STEPS}", *options])).config
     (folder / "batches").mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(to_yaml(base | {"sweep": {}}))
+    (folder / "sweep.yaml").write_text(to_yaml(base))
     runs = []
     for point, values in enumerate(points):
         for seed in seeds:
             runs.append({"run": len(runs), "seed": seed, "point": point, "program": 0} | {"values": values})
     for run in runs:
-        run["batch"] = run["run"] // per_batch
-        state = states.get(run["batch"], "finished")
+        number = run["run"] // per_batch
+        run["batch"] = f"{number:03}"
+        state = states.get(number, "finished")
         run["state"] = "failed" if state == "finished" and run["run"] in failed else state
     for batch in sorted({run["batch"] for run in runs}):
         members = [run for run in runs if run["batch"] == batch]
-        write_batch(folder / "batches" / f"{batch:03}", base, members, score, num_updates)
+        write_batch(folder / "batches" / batch, base, members, score, num_updates)
     columns = ["run", "seed", "point", "program", "batch", "state"]
     table = pd.DataFrame([{name: run[name] for name in columns} | run["values"] for run in runs])
     table.to_parquet(folder / "runs.parquet")
@@ -64,18 +65,18 @@ def make_sweep(
 
 
 def write_batch(path: Path, base: Values, runs: Sequence[Values], score: Callable, num_updates: int) -> None:
-    """The run folder of a batch: waiting without rows, running with half of them, finished with all."""
+    """The run folder of a batch: waiting without rows, stopped with half of them, finished with all."""
     config = base | {LANES: [{"run": run["run"], "seed": run["seed"]} | run["values"] for run in runs]}
     run_dir = new_run(path, to_yaml(config), new_identity(config))
     state = {run["state"] for run in runs} - {"failed"}
     if "waiting" in state:
         return
-    updates = num_updates if "running" not in state else num_updates // 2
+    updates = num_updates if "stopped" not in state else num_updates // 2
     run_dir.append_metrics(metrics_of(runs, score, updates, num_updates))
-    if "running" in state:
+    if "stopped" in state:
         return
     run_dir.append_evaluation(evaluation_of(runs, score, num_updates))
-    failed = {f"{run['seed']} of {run['run']}": 3 for run in runs if run["state"] == "failed"}
+    failed = {Lane(run["run"], run["seed"], run["values"]).label: 3 for run in runs if run["state"] == "failed"}
     run_dir.write_summary({"env_steps": num_updates * STEPS, "runs": len(runs), "failed": failed})
 
 
@@ -107,7 +108,3 @@ def evaluation_of(runs: Sequence[Values], score: Callable, update: int) -> pd.Da
 
 def row(run: Values, update: int) -> Values:
     return {"run": run["run"], "seed": run["seed"], "update": update, "env_steps": update * STEPS}
-
-
-def summary_of(path: Path) -> Values:
-    return json.loads((path / "summary.json").read_text())

@@ -23,10 +23,10 @@ def score(values, seed):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Four points of five seeds; the runs of point 0 with seeds 1, 2 failed, point 3 is still running."""
+    """Four points of five seeds; the runs of point 0 with seeds 1, 2 failed, point 3 is stopped."""
     options = ["algo.learning_rate=1e-3", "model.size=16"]
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
-    return make_sweep(folder, POINTS, score, SEEDS, 5, failed=[1, 2], states={3: "running"}, options=options)
+    return make_sweep(folder, POINTS, score, SEEDS, 5, failed=[1, 2], states={3: "stopped"}, options=options)
 
 
 def ranking_of(points, scores, metric="episode_return"):
@@ -48,7 +48,7 @@ def test_points_are_ranked_by_the_iqm_of_the_sampled_policy(sweep):
     assert best.score == pytest.approx(trim_mean(scores, 0.25)) and best.mean == pytest.approx(np.mean(scores))
     assert best.interval[0] < best.score < best.interval[1] and best.episodes == 5 * 8
     assert worst.failed == 2 and sorted(worst.scores)[:2] == [0, 0] and worst.episodes == 3 * 8
-    assert len(ranking.unranked) == 5 and set(ranking.unranked["state"]) == {"running"}
+    assert len(ranking.unranked) == 5 and set(ranking.unranked["state"]) == {"stopped"}
 
 
 def test_a_failed_run_counts_as_the_lowest_return(sweep):
@@ -88,8 +88,8 @@ def test_an_unknown_metric_is_refused(sweep, metric, message):
 def test_what_cannot_be_ranked_is_refused(sweep, tmp_path):
     with pytest.raises(ConfigError, match="is not a sweep"):
         rank(sweep / "batches" / "000")
-    waiting = make_sweep(tmp_path / "waiting", POINTS, score, [0], 2, states={0: "running", 1: "waiting"})
-    with pytest.raises(ConfigError, match=r"no run of .* has finished yet .2 running, 2 waiting"):
+    waiting = make_sweep(tmp_path / "waiting", POINTS, score, [0], 2, states={0: "stopped", 1: "waiting"})
+    with pytest.raises(ConfigError, match=r"no run of .* has finished yet .2 stopped, 2 waiting"):
         rank(waiting)
     seeds = make_sweep(tmp_path / "seeds", POINTS[:1], score)
     with pytest.raises(ConfigError, match="sweeps over nothing but seeds"):

@@ -11,6 +11,8 @@ import pytest
 import src_pure
 from src_pure.errors import ConfigError, DamagedError
 from src_pure.results.reading import config_of_run, read_run, read_runs
+from src_pure.runs.folder import Folder
+from src_pure.runs.lock import locked
 from tests.conftest import REPOSITORY
 from tests.results.sweeps import grid, make_sweep
 
@@ -23,9 +25,9 @@ def score(values, seed):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """12 runs in four batches of three: two finished, one running, one waiting; run 4 failed."""
+    """12 runs in four batches of three: two finished, one stopped, one waiting; run 4 failed."""
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
-    return make_sweep(folder, POINTS, score, per_batch=3, failed=[4], states={2: "running", 3: "waiting"})
+    return make_sweep(folder, POINTS, score, per_batch=3, failed=[4], states={2: "stopped", 3: "waiting"})
 
 
 def test_metrics_of_all_batches_know_their_run(sweep):
@@ -50,12 +52,16 @@ def test_the_evaluation_has_both_modes_of_finished_runs(sweep):
 
 def test_states_are_those_of_the_batches(sweep, tmp_path):
     assert read_runs(sweep)["state"].tolist() == (
-        ["finished"] * 4 + ["failed", "finished"] + ["running"] * 3 + ["waiting"] * 3
+        ["finished"] * 4 + ["failed", "finished"] + ["stopped"] * 3 + ["waiting"] * 3
     )
     copy = shutil.copytree(sweep, tmp_path / "copy")
-    runs = pd.read_parquet(copy / "runs.parquet").assign(state="running")  # as before the batches ended
+    runs = pd.read_parquet(copy / "runs.parquet").assign(state="waiting")  # as before any batch ended
     runs.to_parquet(copy / "runs.parquet")
-    assert read_runs(copy)["state"].tolist() == ["finished"] * 4 + ["failed", "finished"] + ["running"] * 6
+    shutil.rmtree(copy / "batches" / "000")
+    with Folder(copy / "batches" / "002") as batch, locked(batch):
+        assert read_runs(copy)["state"].tolist() == (
+            ["waiting"] * 3 + ["finished", "failed", "finished"] + ["running"] * 3 + ["waiting"] * 3
+        )
 
 
 def test_runs_of_a_run_folder_come_from_its_lanes(sweep):
@@ -103,12 +109,12 @@ def damage_runs(folder):
 @pytest.mark.parametrize(
     ("damage", "kind", "message"),
     [
-        (damage_nothing_yet, FileNotFoundError, "no metrics.parquet in .*batches yet"),
+        (damage_nothing_yet, FileNotFoundError, "batches"),
         (damage_bytes, DamagedError, "runs.parquet cannot be read"),
         (damage_columns, DamagedError, "it has no column state"),
         (damage_rows, DamagedError, "every run must have one row"),
         (damage_runs, DamagedError, "holds run 0, which .* lacks"),
-        (lambda folder: (folder / "runs.parquet").unlink(), FileNotFoundError, "has not made its batches yet"),
+        (lambda folder: (folder / "runs.parquet").unlink(), DamagedError, "runs.parquet is missing"),
         (shutil.rmtree, FileNotFoundError, "no run folder"),
     ],
 )
@@ -117,6 +123,12 @@ def test_a_damaged_sweep_is_one_error(sweep, tmp_path, damage, kind, message):
     damage(copy)
     with pytest.raises(kind, match=message):
         read_run(copy)
+
+
+def test_a_sweep_without_rows_is_one_error(tmp_path):
+    folder = make_sweep(tmp_path / "sweep", POINTS, score, states={0: "waiting"})
+    with pytest.raises(FileNotFoundError, match=r"no metrics.parquet in .*batches yet"):
+        read_run(folder)
 
 
 def test_an_unknown_table_is_refused(sweep):

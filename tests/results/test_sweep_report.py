@@ -74,10 +74,10 @@ def report(folder, *options):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Six points of five seeds in batches of ten; two runs failed, the last batch is still running."""
+    """Six points of five seeds in batches of ten; two runs failed, the last batch is stopped."""
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
     options = ["algo.learning_rate=1e-4", "model.size=16"]
-    return make_sweep(folder, GRID, score, range(5), 10, failed=[0, 7], states={2: "running"}, options=options)
+    return make_sweep(folder, GRID, score, range(5), 10, failed=[0, 7], states={2: "stopped"}, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_page_says_what_its_numbers_are(page):
         "8 fresh episodes per run, sampled policy",
         "stratified bootstrap over seeds (2,000 samples, expanded percentiles)",
         "2 runs failed; failed runs count as 0",
-        "The sweep is unfinished: 10 running, 2 failed",
+        "The sweep is unfinished: 10 stopped, 2 failed",
         "18 of 30",
         "Point 1, with which others are compared, is the default",
         "--rerun N trains it with N fresh seeds",
@@ -269,7 +269,7 @@ def test_a_trained_sweep_and_its_fresh_seeds(tmp_path, capsys):
     (folder / "lanes.yaml").write_text(to_yaml(base | {"lanes": lanes}))
     assert trainer_pure.main(["--config", str(folder / "lanes.yaml"), f"run_dir={batch}"]) == 3
     runs = pd.DataFrame({"run": range(4), "seed": [0, 1, 0, 1], "point": [0, 0, 1, 1], "program": 0, "batch": 0,
-                         "state": "running", "algo.learning_rate": rates})  # fmt: skip
+                         "state": "stopped", "algo.learning_rate": rates})  # fmt: skip
     runs.to_parquet(folder / "runs.parquet")
     capsys.readouterr()
     page = report(folder, "--rerun", "2")
