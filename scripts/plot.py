@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.results.plotting import COLORS, DASHES, plot_curves, short_labels
 from src_pure.results.reading import RUN_COLUMNS, read_run, read_runs
-from src_pure.results.swept import keys_of, text
+from src_pure.results.swept import Key, keys_of, text
 from src_pure.runs.columns import main_metric
 from src_pure.sweeps.folder import is_sweep_folder
 
@@ -52,21 +53,33 @@ def lines_of(folder: Path, label: str, by: str | None) -> dict[str, pd.DataFrame
         return {label: frame}
     runs = read_runs(folder).set_index("run")
     frame = frame.drop(columns=[name for name in runs if name in frame and name != "seed"])
-    keys, points = [key.name for key in keys_of(runs)], runs["point"].nunique()
+    keys, points = keys_of(runs), runs["point"].nunique()
     if by is None and points > len(COLORS):
         return {f"{label}, all {points:,} points": frame}
-    columns = ["point"] if by is None else [by]
-    known = ["point", "seed", *keys]
-    if columns[0] not in known:
-        closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(columns[0], known, n=1))
-        raise ConfigError(f"{folder} has no key {by}{closest}; --by takes one of {', '.join(known)}")
+    column = column_of(by or "point", keys, folder)
+    shown = [key.name for key in keys] if column == "point" and keys else [column]
     lines = {}
-    for _, members in runs.groupby(columns[0], sort=True, dropna=False):
-        shown = keys if columns == ["point"] and keys else columns
-        values = ", ".join(f"{name} {text(members[name].iloc[0])}" for name in shown)
+    for _, members in runs.groupby(column, dropna=False):
+        values = ", ".join(f"{name} {shown_among(members[name].iloc[0], runs[name])}" for name in shown)
         if (rows := frame[frame["run"].isin(members.index)]).size:
             lines[f"{label}: {values}"] = rows
     return lines
+
+
+def shown_among(value: Any, values: pd.Series) -> str:
+    """A value in short, or in full if others among `values` would look the same."""
+    return text(value) if len({text(each) for each in values}) == values.nunique(dropna=False) else str(value)
+
+
+def column_of(by: str, keys: Sequence[Key], folder: Path) -> str:
+    """The column of the runs that --by names, in full or by its last part; raises ConfigError if there is none."""
+    known = {"point": "point", "seed": "seed"} | {name: key.name for key in keys for name in (key.label, key.name)}
+    if by not in known:
+        closest = "".join(f" (did you mean {match}?)" for match in get_close_matches(by, known, n=1))
+        raise ConfigError(
+            f"{folder} has no key {by}{closest}; --by takes one of {', '.join(dict.fromkeys(known.values()))}"
+        )
+    return known[by]
 
 
 def frames_of(options: argparse.Namespace) -> dict[str, pd.DataFrame]:

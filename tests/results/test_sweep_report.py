@@ -13,11 +13,11 @@ import pytest
 from matplotlib.image import imread
 
 import trainer_pure
-from scripts import sweep_report
+from scripts import plot, sweep_report
 from src_pure.build import build
 from src_pure.config.compose import compose
-from src_pure.config.files import to_yaml
 from src_pure.results.ranking import rank
+from src_pure.results.reading import read_run
 from src_pure.results.statistics import probability_of_improvement
 from src_pure.results.sweep_report import best_config, fresh_point, plan_rerun
 from src_pure.runs.identity import new_identity
@@ -257,29 +257,48 @@ def test_a_wrong_command_is_one_line_and_code_2(sweep, capsys, command, message)
 
 
 @pytest.mark.slow
-def test_a_trained_sweep_and_its_fresh_seeds(tmp_path, capsys):
-    """Two points of two seeds in one batch, one of them bound to fail, and the best of them again."""
-    folder = tmp_path / "sweep"
-    base = build(compose([*TINY, "algo.learning_rate=1e-3"])).config
-    rates = [1e-3, 1e-3, 1e38, 1e38]
-    batch = folder / "batches" / "000"
-    (folder / "batches").mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(to_yaml(base | {"sweep": {}}))
-    lanes = [{"seed": run % 2, "algo.learning_rate": rate} for run, rate in enumerate(rates)]
-    (folder / "lanes.yaml").write_text(to_yaml(base | {"lanes": lanes}))
-    assert trainer_pure.main(["--config", str(folder / "lanes.yaml"), f"run_dir={batch}"]) == 3
-    runs = pd.DataFrame({"run": range(4), "seed": [0, 1, 0, 1], "point": [0, 0, 1, 1], "program": 0, "batch": 0,
-                         "state": "stopped", "algo.learning_rate": rates})  # fmt: skip
-    runs.to_parquet(folder / "runs.parquet")
-    capsys.readouterr()
+def test_a_trained_sweep_and_its_fresh_seeds(tmp_path):
+    """Two points of two seeds in two batches, one of them bound to fail; the best again in the sweep's own program."""
+    folder, again = tmp_path / "sweep", tmp_path / "again"
+    options = ["sweep.algo.learning_rate=[1e38,1e-3]", "algo.learning_rate=1e-3", "sweep.lanes_per_batch=2"]
+    assert trainer_pure.main([*TINY, *options, "num_seeds=2", f"run_dir={folder}"]) == 3
     page = report(folder, "--rerun", "2")
-    assert [row[1] for row in page.rows[1:]] == ["0 (default)", "1"] and page.rows[2][-2] == "2"
-    seeds = pd.read_parquet(folder / "report" / "rerun" / "evaluation.parquet")["seed"]
-    assert set(seeds) == {2, 3}
-    again = tmp_path / "again"
+    assert [row[1] for row in page.rows[1:]] == ["1 (default)", "0"] and page.rows[2][-2] == "2"
+    assert set(pd.read_parquet(folder / "report" / "rerun" / "evaluation.parquet")["seed"]) == {2, 3}
+    assert "With 2 fresh seeds it scores" in " ".join(page.text)
+    assert plot.main([str(folder)]) == 0 and (folder / "plots" / "success_rate.png").exists()
     assert trainer_pure.main(["--config", str(folder / "report" / "best.yaml"), f"run_dir={again}"]) == 0
-    columns = ["run", "mode", "success_rate", "episode_return"]
-    found, wanted = (
-        pd.read_parquet(path / "evaluation.parquet")[columns].sort_values(columns[:2]) for path in (again, batch)
-    )
-    np.testing.assert_allclose(found[columns[2:]], wanted[columns[2:]], atol=0.3)  # rounding may change an action
+    found, wanted = (read_run(path, "evaluation").set_index(["mode", "seed"]) for path in (again, folder))
+    assert len(found) == len(wanted) == 4  # the failed runs have no evaluation
+    np.testing.assert_allclose(found["success_rate"], wanted["success_rate"].loc[found.index], atol=0.26)
+
+
+def test_a_sweep_is_drawn_point_by_point_or_by_key(sweep, tmp_path, capsys):
+    def labels(*options):
+        return list(plot.frames_of(plot.arguments([str(sweep), *options])))
+
+    name = "/".join(sweep.parts[-2:])
+    values = [f"algo.learning_rate {rate}, model.size {size}" for rate in ("1e-4", "1e-3", "0.01") for size in (8, 16)]
+    assert labels() == [f"{name}: {value}" for value in values]
+    assert labels("--by", "model.size") == labels("--by", "size") == [f"{name}: model.size 8", f"{name}: model.size 16"]
+    frames = plot.frames_of(plot.arguments([str(sweep), "--by", "algo.learning_rate"]))
+    assert [sorted(frame["run"].unique()) for frame in frames.values()] == [
+        [*range(10)],
+        [*range(10, 20)],
+        [*range(20, 30)],
+    ]
+    assert not {"point", "state", "model.size"} & set(next(iter(frames.values())))
+    many = make_sweep(tmp_path / "many", random_points(40), score, seeds=[0])
+    assert next(iter(plot.frames_of(plot.arguments([str(many)])))).endswith("many, all 40 points")
+    capsys.readouterr()
+    for options, message in (
+        (
+            ["--by", "model.sise"],
+            "has no key model.sise (did you mean model.size?); --by takes one of point, seed, algo",
+        ),
+        (["--by", "algo.gamma"], "at most 28 lines can be told apart, got 40"),
+    ):
+        assert plot.main([str(many), *options]) == 2
+        assert message in capsys.readouterr().err
+    batch = str(sweep / "batches" / "001")  # also a run folder alone
+    assert len(plot.frames_of(plot.arguments([batch, "--by", "model.size"]))) == 2
