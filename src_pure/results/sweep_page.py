@@ -111,8 +111,8 @@ def tiles(ranking: Ranking, fresh: Point | None) -> str:
     best, unranked = ranking.best, ranking.unranked
     done = len(ranking.runs) - len(unranked)
     facts = [
-        (f"best {ranking.metric}", number(best.score), interval_text(best)),
-        *([("the same with fresh seeds", number(fresh.score), interval_text(fresh))] if fresh else []),
+        (f"best {ranking.metric}", number(best.score), score_text(best)),
+        *([("the same with fresh seeds", number(fresh.score), score_text(fresh))] if fresh else []),
         ("best point", f"point {best.number}", values_text(ranking, best)),
         ("runs finished", f"{done - failed(ranking):,} of {len(ranking.runs):,}", unfinished_text(ranking)),
     ]
@@ -167,11 +167,13 @@ def interval_note(seeds: Sequence[int]) -> str:
 
 
 def rerun_note(ranking: Ranking, fresh: Point) -> str:
-    difference = ranking.best.score - fresh.score
+    """The selection bias, of the IQM and of the mean, which also sees rare failures."""
+    best = ranking.best
+    lost = f"; {fresh.failed} of these runs failed" if fresh.failed else ""
     return (
-        f"With {plural(len(fresh.scores), 'fresh seed')} it scores {number(fresh.score)} instead of "
-        f"{number(ranking.best.score)}: a selection bias of {number(difference)}"
-        + (f"; {plural(fresh.failed, 'of these runs', 'of these runs')} failed." if fresh.failed else ".")
+        f"With {plural(len(fresh.scores), 'fresh seed')} its IQM is {number(fresh.score)} instead of "
+        f"{number(best.score)}, a selection bias of {number(best.score - fresh.score)}; its mean is "
+        f"{number(fresh.mean)} instead of {number(best.mean)}, a bias of {number(best.mean - fresh.mean)}{lost}."
     )
 
 
@@ -251,6 +253,10 @@ def interval_text(point: Point) -> str:
     if point.interval is None:
         return "no interval"
     return f"{number(point.interval[0])} to {number(point.interval[1])}"
+
+
+def score_text(point: Point) -> str:
+    return f"{interval_text(point)}, mean {number(point.mean)}"
 
 
 def number(value: float) -> str:

@@ -49,7 +49,7 @@ def limit_score(axis: Axes, metric: str, which: str = "x") -> None:
 
 
 def draw_ranking(ranking: Ranking, default: Point) -> Figure:
-    """The best points: every run as a dot, the IQM as a bar, its interval as a line."""
+    """The best points: every run as a dot, the mean as a diamond, the IQM as a bar, its interval as a line."""
     points = ranking.points[:SHOWN]
     points += [default] * (default not in points)
     with matplotlib.rc_context(STYLE):
@@ -71,6 +71,7 @@ def draw_scores(panel: Axes, points: Sequence[Point], marked: Sequence[Point] = 
         if point.interval:
             panel.plot(point.interval, [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
         panel.plot([point.score], [row], marker="|", markersize=12, markeredgewidth=2.6, color=color)
+        panel.plot([point.mean], [row], marker="D", markersize=4.5, markerfacecolor="white", color=color)
     panel.set_ylim(len(points) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
 

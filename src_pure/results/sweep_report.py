@@ -138,7 +138,7 @@ def of_scores(ranking: Ranking, default: Point, called: str, fresh: Point | None
     """The figures of scores."""
     shown = min(len(ranking.points), SHOWN)
     yield Drawn("ranking", draw_ranking(ranking, default), f"The best {shown} points",
-                f"Dots: runs. Bars: IQM. Lines: 95 % intervals. Orange, with a star: the {called}.")  # fmt: skip
+                f"Dots: runs. Bars: IQM. Lines: its 95 % interval. Diamonds: mean. Orange, with a star: the {called}.")  # fmt: skip
     if fresh:
         yield Drawn("rerun", draw_rerun(ranking, fresh), "Selection bias",
                     "The best point as it was ranked, and trained with seeds that the sweep has not used.")  # fmt: skip

@@ -212,7 +212,7 @@ def test_fresh_seeds_show_the_selection_bias(sweep, tmp_path, trainer, capsys):
     assert arguments[-3:] == ["seed=5", "num_seeds=3", f"run_dir={copy / 'report' / 'rerun'}"]
     ranking = rank(copy)
     best = ranking.best.score
-    words = f"With 3 fresh seeds it scores 0.700 instead of {best:.3f}: a selection bias of {best - 0.7:.3f}."
+    words = f"With 3 fresh seeds its IQM is 0.700 instead of {best:.3f}, a selection bias of {best - 0.7:.3f}; its mean"
     assert words in " ".join(page.text) and "Selection bias" in [image["alt"] for image in page.images]
     assert fresh_point(ranking, copy / "report").seeds == (5, 6, 7)
     path = copy / "report" / "rerun" / "config.yaml"
@@ -265,7 +265,7 @@ def test_a_trained_sweep_and_its_fresh_seeds(tmp_path):
     page = report(folder, "--rerun", "2")
     assert [row[1] for row in page.rows[1:]] == ["1 (default)", "0"] and page.rows[2][-2] == "2"
     assert set(pd.read_parquet(folder / "report" / "rerun" / "evaluation.parquet")["seed"]) == {2, 3}
-    assert "With 2 fresh seeds it scores" in " ".join(page.text)
+    assert "With 2 fresh seeds its IQM is" in " ".join(page.text)
     assert plot.main([str(folder)]) == 0 and (folder / "plots" / "success_rate.png").exists()
     assert trainer_pure.main(["--config", str(folder / "report" / "best.yaml"), f"run_dir={again}"]) == 0
     found, wanted = (read_run(path, "evaluation").set_index(["mode", "seed"]) for path in (again, folder))
