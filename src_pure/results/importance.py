@@ -37,8 +37,7 @@ def importance(ranking: Ranking) -> Importance:
         return Importance(np.zeros(num_keys), None, None, None)
     noise = seed_variance([point.scores for point in ranking.points])
     grid = num_points == np.prod([len(set(ranking.column(key))) for key in ranking.keys])
-    groups = [np.unique(key.on_axis(ranking.column(key)), return_inverse=True)[1] if grid
-              else key.groups(ranking.column(key)).index for key in ranking.keys]  # fmt: skip
+    groups = [key.groups(ranking.column(key)).index for key in ranking.keys]
     residual = (noise or 0.0) if grid else None
     main = np.array([share(scores[None], index, residual)[0] for index in groups])
     chance = None

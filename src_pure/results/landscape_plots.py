@@ -20,11 +20,13 @@ from src_pure.results.plotting import COLORS, INK, STYLE
 from src_pure.results.ranking import Ranking
 from src_pure.results.statistics import interval, mean
 from src_pure.results.sweep_plots import GREY, WIDTH, limit_score, metric_label, new_figure
-from src_pure.results.swept import MOST_LEVELS, Groups, Key, text
+from src_pure.results.swept import MOST_LEVELS, Groups, Key, text, tick
 
 MOST_PAIRED = 4  # keys in the heat maps: the most important ones, six pairs
+MOST_TICKS = 14  # labels of a heat map's axis
 MOST_PARALLEL = 10  # keys among the parallel coordinates
 SCORE_COLORS = "viridis"
+SLOPED: Any = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}  # crowded labels of an x axis
 
 
 def draw_importance(ranking: Ranking, found: Importance) -> Figure:
@@ -100,12 +102,9 @@ def set_axis(axis: Axis, key: Key) -> None:
     if key.log:
         (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     if len(key.levels) <= 5 or not key.numeric:
-        axis.set_ticks(key.on_axis(key.levels), [text(level) for level in key.levels])
-        crowded = sum(len(text(level)) + 2 for level in key.levels) > 40
-        if crowded and axis is axes.xaxis:
-            for label in axis.get_ticklabels():
-                label.set_rotation(30)
-                label.set_horizontalalignment("right")
+        labels = [tick(level) for level in key.levels]
+        slope: Any = SLOPED if sum(map(len, labels)) > 24 else {}
+        axis.set_ticks(key.on_axis(key.levels), labels, **slope)
         axis.set_minor_locator(NullLocator())
         return
     decades = math.log10(key.levels[-1] / key.levels[0]) if key.log else 0
@@ -150,20 +149,25 @@ def draw_pair(panel: Axes, ranking: Ranking, x: Key, y: Key, scores: np.ndarray,
                 ink = "white" if value < norm.vmin + 0.6 * (norm.vmax - norm.vmin) else "black"
                 shown = f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
                 panel.text(column, row, shown, ha="center", va="center", color=ink, fontsize=8)
-    labels = cell_labels(x, across)
-    slope: Any = {"rotation": 30, "ha": "right"} if sum(map(len, labels)) > 24 else {}
-    panel.set_xticks(range(shape[1]), labels, fontsize=8, **slope)
-    panel.set_yticks(range(shape[0]), cell_labels(y, up), fontsize=8)
+    labels = thinned(cell_labels(x, across))
+    slope: Any = SLOPED if sum(map(len, labels)) > 24 else {"fontsize": 8}
+    panel.set_xticks(range(shape[1]), labels, **slope)
+    panel.set_yticks(range(shape[0]), thinned(cell_labels(y, up)), fontsize=8)
     panel.set_xlabel(x.label)
     panel.set_ylabel(y.label)
     panel.spines[:].set_visible(False)
 
 
+def thinned(labels: Sequence[str]) -> list[str]:
+    """The labels, of which only every second, third, ... is left if there are more than fit on an axis."""
+    step = math.ceil(len(labels) / MOST_TICKS)
+    return [label if place % step == 0 else "" for place, label in enumerate(labels)]
+
+
 def cell_labels(key: Key, groups: Groups) -> list[str]:
     """The labels of groups; of bins the middle, because a range is too long for a tick."""
-    binned = key.numeric and len(key.levels) > MOST_LEVELS
     digits = 2 if key.log else 3
-    return [f"~{text(float(f'{center:.{digits}g}'))}" for center in groups.centers] if binned else groups.labels
+    return [f"~{text(float(f'{center:.{digits}g}'))}" for center in groups.centers] if key.binned else groups.labels
 
 
 def draw_parallel(ranking: Ranking, found: Importance) -> Figure:
@@ -206,7 +210,7 @@ def draw_lines(panel: Axes, heights: np.ndarray, scores: np.ndarray, norm: Norma
 def coordinate_ticks(key: Key) -> tuple[np.ndarray, list[str]]:
     """(heights from 0 to 1, labels) of at most MOST_LEVELS values of a key."""
     if len(key.levels) <= MOST_LEVELS or not key.numeric:
-        return key.unit(key.levels), [text(level) for level in key.levels]
+        return key.unit(key.levels), [tick(level) for level in key.levels]
     heights = np.linspace(0, 1, 5)
     low, high = float(key.levels[0]), float(key.levels[-1])
     values = low * (high / low) ** heights if key.log else low + (high - low) * heights

@@ -137,8 +137,8 @@ def write_report(ranking: Ranking, out: Path) -> Path:
 def of_scores(ranking: Ranking, default: Point, called: str, fresh: Point | None) -> Iterator[Drawn]:
     """The figures of scores."""
     shown = min(len(ranking.points), SHOWN)
-    yield Drawn("ranking", draw_ranking(ranking, default), f"The best {shown} points",
-                f"Dots: runs. Bars: IQM. Lines: its 95 % interval. Diamonds: mean. Orange, with a star: the {called}.")  # fmt: skip
+    caption = f"Dots: runs. Bars: IQM. Lines: its 95 % interval. Diamonds: mean. Orange, with a star: the {called}."
+    yield Drawn("ranking", draw_ranking(ranking, default), f"The best {shown} points", caption)
     if fresh:
         yield Drawn("rerun", draw_rerun(ranking, fresh), "Selection bias",
                     "The best point as it was ranked, and trained with seeds that the sweep has not used.")  # fmt: skip

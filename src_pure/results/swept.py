@@ -1,5 +1,6 @@
 """The swept keys of a sweep: their values as numbers, words or bins, and the text that shows them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src_pure.errors import shortened
 from src_pure.results.reading import RUN_COLUMNS
 
 MOST_LEVELS = 8  # a numeric key with more values is divided into bins
@@ -30,6 +32,7 @@ class Key:
     levels: tuple[Any, ...]
     numeric: bool
     log: bool  # whether the values are spread more evenly on a logarithmic axis
+    binned: bool  # whether points are grouped by bins instead of levels: many numbers that are not those of a grid
 
     def on_axis(self, values: Sequence[Any]) -> np.ndarray:
         """Where values lie on the key's axis, [P]: the number itself, or the position among the levels."""
@@ -44,13 +47,13 @@ class Key:
         return (places - ends[0]) / (ends[1] - ends[0])
 
     def groups(self, values: Sequence[Any]) -> Groups:
-        """Points by level; a number with more than MOST_LEVELS levels in bins with about equally many points."""
+        """Points by level, or in bins with about equally many points."""
         places = self.on_axis(values)
-        if len(self.levels) <= MOST_LEVELS or not self.numeric:
+        if not self.binned:
             index = np.array([self.levels.index(plain(value)) for value in values])
             used, index = np.unique(index, return_inverse=True)
             levels = [self.levels[i] for i in used]
-            return Groups(index, self.on_axis(levels), [text(level) for level in levels])
+            return Groups(index, self.on_axis(levels), [tick(level) for level in levels])
         bins = int(np.clip(len(places) // POINTS_PER_BIN, 2, MOST_LEVELS))
         edges = np.quantile(places, np.linspace(0, 1, bins + 1)[1:-1])
         _, index = np.unique(np.searchsorted(edges, places, side="right"), return_inverse=True)
@@ -61,17 +64,20 @@ class Key:
 
 def keys_of(runs: pd.DataFrame) -> list[Key]:
     """The swept keys that have more than one value, from the columns of runs.parquet."""
-    names = [name for name in runs if name not in RUN_COLUMNS and len({plain(value) for value in runs[name]}) > 1]
-    return [make_key(name, label, runs[name]) for name, label in zip(names, short_names(names), strict=True)]
+    levels = {name: list(dict.fromkeys(map(plain, runs[name]))) for name in runs if name not in RUN_COLUMNS}
+    levels = {name: values for name, values in levels.items() if len(values) > 1}
+    grid = math.prod(map(len, levels.values())) == len(runs[list(levels)].drop_duplicates())
+    labels = short_names(list(levels))
+    return [make_key(name, label, levels[name], grid) for name, label in zip(levels, labels, strict=True)]
 
 
-def make_key(name: str, label: str, values: Sequence[Any]) -> Key:
+def make_key(name: str, label: str, levels: list[Any], grid: bool) -> Key:
     """The key with its levels in order: numbers by size, anything else in order of appearance."""
-    levels = list(dict.fromkeys(plain(value) for value in values))
     numeric = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
     if numeric:
-        levels.sort()
-    return Key(name, label, tuple(levels), numeric, numeric and is_log_spaced(np.array(levels, float)))
+        levels = sorted(levels)
+    log = numeric and is_log_spaced(np.array(levels, float))
+    return Key(name, label, tuple(levels), numeric, log, numeric and not grid and len(levels) > MOST_LEVELS)
 
 
 def is_log_spaced(levels: np.ndarray) -> bool:
@@ -125,3 +131,8 @@ def text(value: Any) -> str:
         return short
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"{mantissa}e{int(exponent)}"
+
+
+def tick(value: Any) -> str:
+    """The value at a tick of an axis; long words lose their middle."""
+    return shortened(text(value), 12)

@@ -174,16 +174,22 @@ def test_keys_are_the_columns_that_vary():
     runs = pd.DataFrame({name: [0, 1] for name in RUN_COLUMNS} | {"algo.gamma": [0.9, 0.9], "model.size": [8, 4]})
     [key] = keys_of(runs)
     assert (key.name, key.label, key.levels) == ("model.size", "size", (4, 8))
+    assert not key.binned
+    many = grid(a=range(12), b=[1, 2])
+    assert [key.binned for key in keys_of(pd.DataFrame(many))] == [False, False]
+    assert [key.binned for key in keys_of(pd.DataFrame(many[1:]))] == [True, False]
     assert short_names(["algo.size", "model.size", "seed"]) == ["algo.size", "model.size", "seed"]
 
 
 def test_many_values_are_divided_into_equal_bins():
     values = list(np.random.default_rng(0).uniform(size=40))
-    groups = make_key("a", "a", values).groups(values)
+    groups = make_key("a", "a", values, grid=False).groups(values)
     assert np.bincount(groups.index).tolist() == [5] * 8 and (np.diff(groups.centers) > 0).all()
     order = np.argsort(values)
     assert (np.diff(groups.index[order]) >= 0).all()
-    words = make_key("b", "b", ["lstm", None, "gru", "lstm"])
+    exact = make_key("a", "a", values, grid=True).groups(values)
+    assert exact.index.tolist() == np.argsort(np.argsort(values)).tolist()
+    words = make_key("b", "b", ["lstm", None, "gru"], grid=False)
     assert words.groups(["gru", "lstm", None]).labels == ["lstm", "null", "gru"]
     assert words.on_axis(["gru", "lstm"]).tolist() == [2, 0]
 
