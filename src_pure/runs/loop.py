@@ -15,7 +15,8 @@ from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.health import failures, no_run_left, rows_of_living, warnings
 from src_pure.runs.loggers import Sink
 from src_pure.runs.preemption import StopRequest
-from src_pure.runs.program import Program, State, compile_program
+from src_pure.runs.program import Program, State
+from src_pure.runs.programs import Programs
 from src_pure.runs.resume import Start, refuse_incomplete
 from src_pure.runs.rows import evaluation_rows, mean_score, metric_rows
 from src_pure.runs.rundir import RunDir
@@ -24,20 +25,25 @@ from src_pure.runs.summary import summarise
 
 
 def train(
-    experiment: Experiment, run_dir: RunDir, sinks: Sequence[Sink], start: Start, stop: StopRequest | None = None
+    experiment: Experiment,
+    run_dir: RunDir,
+    sinks: Sequence[Sink],
+    start: Start,
+    stop: StopRequest | None = None,
+    programs: Programs | None = None,
 ) -> dict[str, Any]:
     """The summary of the whole training, also written to the run folder.
 
-    Continues from `start`. Once `stop` is set, saves everything at the next boundary and raises Preempted. A run whose
-    numbers stop being finite keeps its parameters and gets no more rows; after the segment in which the last run fails,
-    raises NumericalError and keeps all files. Raises CheckpointError if files are missing from the run folder at the
-    end.
+    Continues from `start`; `programs` may hold its program. Once `stop` is set, saves everything at the next boundary
+    and raises Preempted. A run whose numbers stop being finite keeps its parameters and gets no more rows; after the
+    segment in which the last run fails, raises NumericalError and keeps all files. Raises CheckpointError if files are
+    missing from the run folder at the end.
     """
     stop = stop or StopRequest()
     progress = Progress(experiment.settings, start)
     run_dir.log("compiling")
     warm_start = None if start.checkpoint else experiment.settings.warm_start
-    program = compile_program(experiment, warm_start, start.lanes_per_block)
+    program = (programs or Programs()).of(experiment, warm_start, start.lanes_per_block)
     run_dir.log(f"compiled in {program.compile_seconds:.1f} s")
     if start.checkpoint:
         state = program.scatter(start.checkpoint.restore(program.like))

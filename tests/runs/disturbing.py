@@ -6,6 +6,7 @@ import pandas as pd
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
+from src_pure.runs import training
 from tests.runs.conftest import OPTIONS
 from tests.runs.test_checkpoint import newest
 
@@ -28,7 +29,7 @@ class After:
 def disturbed(monkeypatch, folder, update, function, options=OPTIONS):
     """The exit code of a training in which something happens after `update`, before its checkpoint."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_pure, "open_sinks", lambda *_: [After(update, function)])
+        patch.setattr(training, "open_sinks", lambda *_: [After(update, function)])
         return trainer_pure.main([*options, f"run_dir={folder}"])
 
 
