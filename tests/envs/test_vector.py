@@ -153,7 +153,8 @@ def check_episodes(timesteps, lengths):
     ("environment", "reset_ratio"),
     [
         *((Worlds(), 1), (Worlds(), 3), (ObservedWorlds(2), 3)),
-        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((Worlds(), 100), *((ObservedWorlds(2), n) for n in (1, 100)))),
+        pytest.param(Worlds(), 100, marks=pytest.mark.slow),
+        *(pytest.param(ObservedWorlds(2), ratio, marks=pytest.mark.slow) for ratio in (1, 100)),
     ],
 )
 def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
