@@ -215,6 +215,8 @@ def test_fresh_seeds_show_the_selection_bias(sweep, tmp_path, trainer, capsys):
     words = f"With 3 fresh seeds its IQM is 0.700 instead of {best:.3f}, a selection bias of {best - 0.7:.3f}; its mean"
     assert words in " ".join(page.text) and "Selection bias" in [image["alt"] for image in page.images]
     assert fresh_point(ranking, copy / "report").seeds == (5, 6, 7)
+    with pytest.raises(ValueError, match="holds seeds 5 to 7, not 4 from 5 on; delete it"):
+        plan_rerun(ranking, 4, copy / "report")
     path = copy / "report" / "rerun" / "config.yaml"
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 0.01"))
     assert fresh_point(ranking, copy / "report") is None
