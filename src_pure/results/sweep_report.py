@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from src_pure.config.files import to_yaml
 from src_pure.config.names import dotted, harmless
@@ -37,7 +36,7 @@ class Drawn(NamedTuple):
     """A figure and its text on the page."""
 
     name: str  # of its file, without the ending
-    figure: Figure
+    figure: Any  # of matplotlib
     title: str
     caption: str
 

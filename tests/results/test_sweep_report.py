@@ -2,7 +2,10 @@
 
 import base64
 import io
+import os
 import shutil
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +24,7 @@ from src_pure.results.reading import read_run
 from src_pure.results.statistics import probability_of_improvement
 from src_pure.results.sweep_report import best_config, fresh_point, plan_rerun
 from src_pure.runs.identity import new_identity
+from tests.conftest import REPOSITORY
 from tests.results.sweeps import evaluation_of, grid, make_sweep
 from tests.runs.frames import new_run
 from tests.test_command_line import TINY
@@ -148,6 +152,13 @@ def test_one_key_and_one_seed_have_no_pairs_and_no_interval(tmp_path, capsys):
     assert "With one seed there is no interval" in " ".join(page.text)
     assert {row[4] for row in page.rows[1:]} == {"none"}
     assert "no interval, 1 seed\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["sweep_plots", "landscape_plots"])
+def test_pictures_use_no_display(module):
+    command = [sys.executable, "-c", f"import src_pure.results.{module}"]
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    assert subprocess.run(command, env=environment, cwd=REPOSITORY).returncode == 0
 
 
 def random_points(number):
