@@ -19,13 +19,15 @@ import trainer_pure
 from scripts import plot, sweep_report
 from src_pure.build import build
 from src_pure.config.compose import compose
-from src_pure.results.ranking import rank
+from src_pure.results.ranking import default_point, rank
 from src_pure.results.reading import read_run
 from src_pure.results.statistics import probability_of_improvement
 from src_pure.results.sweep_report import best_config, fresh_point, plan_rerun
 from src_pure.runs.identity import new_identity
+from src_pure.sweeps.folder import read_sweep
+from src_pure.sweeps.sweep import open_sweep
 from tests.conftest import REPOSITORY
-from tests.results.sweeps import evaluation_of, grid, make_sweep
+from tests.results.sweeps import evaluation_of, fill_sweep, grid, make_sweep
 from tests.runs.frames import new_run
 from tests.test_command_line import TINY
 
@@ -137,6 +139,20 @@ def test_the_best_configuration_is_that_of_its_runs(page, sweep):
     assert experiment.config == wanted.config and experiment.algo == wanted.algo
     assert [lane.seed for lane in experiment.lanes] == [0, 1, 2, 3, 4]
     assert "Point 3, best of 4: success_rate 0." in (sweep / "report" / "best.yaml").read_text()
+
+
+def test_a_sweep_over_models_is_ranked_and_reproduced(tmp_path):
+    """In the folder that the trainer makes: a program for each model, and lanes for the learning rates."""
+    folder, options = tmp_path / "sweep", [*TINY, "num_seeds=2", "algo.learning_rate=2e-3"]
+    axes = ["sweep.model=[lstm,gru]", "sweep.algo.learning_rate=[1e-3,2e-3]"]
+    open_sweep(compose([*options, *axes, f"run_dir={folder}"]))
+    fill_sweep(folder, lambda values, seed: 0.5 + 0.1 * (values["model"] == "lstm") + values["algo.learning_rate"])
+    ranking = rank(folder)
+    assert [tuple(point.values.values()) for point in ranking.points] == [
+        ("lstm", 2e-3), ("lstm", 1e-3), ("gru", 2e-3), ("gru", 1e-3)
+    ]  # fmt: skip
+    assert default_point(ranking, read_sweep(folder)) == (ranking.points[2], True)
+    assert best_config(ranking) == build(compose([*options, "model=lstm"])).config
 
 
 def test_seeds_that_do_not_follow_each_other_leave_the_first(tmp_path):
