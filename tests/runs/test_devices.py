@@ -51,7 +51,7 @@ def test_devices_exchange_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])
 def test_a_training_continues_with_another_number_of_devices(tmp_path, before, after):
-    """Lanes are grouped alike, whatever the number of devices, so it gives the same bits as one that nothing stopped."""
+    """Lanes are grouped alike, whatever the number of devices, so it gives the bits of one that nothing stopped."""
     command, folder = ["trainer_pure.py", *LANES], tmp_path / "run"
     with_devices(before, *command, "total_steps=384", f"run_dir={folder}")
     other = shutil.copytree(folder, tmp_path / "other")
