@@ -19,7 +19,7 @@ from src_pure.config.targets import instantiate
 from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze, TMazeParams
 from src_pure.envs.vector import VectorEnv
-from src_pure.evaluate import make_evaluate
+from src_pure.evaluate import Played, make_evaluate, rest_of
 from src_pure.lanes import Numbers, SeedLanes, evaluation_keys, repeat, training_keys
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
@@ -28,6 +28,7 @@ from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
 from src_pure.runs.policies import params_of
 from src_pure.train import init_runs, make_train, run_updates
+from src_pure.types import Actor
 from tests.probes import Probe, probe_params
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
@@ -235,6 +236,20 @@ def test_how_evaluation_makes_worlds_changes_no_score():
     assert scores[0].pop("sum/shared_world") == 0
     assert scores[0]["episodes"] == 32
     jax.tree.map(np.testing.assert_array_equal, *scores)
+
+
+def test_the_last_episodes_go_on_in_a_smaller_batch():
+    """Of environments 0 to 31, 5 and 17 are left; the batch of four is filled up without counting any again."""
+    env, policy = make(GRU(8), num_envs=32)
+    env_state, timestep = env.reset(jax.random.key(0))
+    timestep = timestep._replace(reward=jnp.arange(32.0))
+    env_state = env_state._replace(episode_return=jnp.arange(32.0))
+    carry = jax.tree.map(lambda x: x + jnp.arange(32.0)[:, None], policy.initialize_carry(32))
+    playing = jnp.isin(jnp.arange(32), jnp.array([5, 17]))
+    smaller, left = rest_of(env, Played(Actor(env_state, timestep, carry), playing, {}, jnp.int32(7)), 4)
+    assert smaller.num_envs == 4 and left.playing.tolist() == [True, True, False, False]
+    for kept in (left.actor.timestep.reward, left.actor.env_state.episode_return, left.actor.carry[0][:, 0]):
+        assert kept[:2].tolist() == [5.0, 17.0] and kept.shape == (4,)
 
 
 def test_episodes_that_are_cut_off_count_as_far_as_they_came():
