@@ -49,8 +49,8 @@ class Channel:
     def close(self) -> None:
         self.connection.close()
 
-    def _array(self, dtype: str, shape: Sequence[int]) -> np.ndarray:
-        dtype = jnp.dtype(dtype)
+    def _array(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        dtype = jnp.dtype(name)
         return self._read(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
     def _read(self, num_bytes: int) -> np.ndarray:

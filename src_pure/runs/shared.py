@@ -41,10 +41,15 @@ def shares(num_lanes: int, width: int, devices: Sequence[int]) -> list[range]:
     return [range(first, end) for first, end in pairwise(ends)]
 
 
-def part(experiment: Experiment, lanes: range) -> Experiment:
-    """The experiment with some of its lanes."""
-    chosen = slice(lanes.start, lanes.stop)
-    return replace(experiment, lanes=experiment.lanes[chosen], alone=experiment.alone[chosen])
+def filled(share: range, num_lanes: int, least: int) -> list[int]:
+    """The lanes of a share, with the last one repeated up to `least`: programs for fewer devices round differently."""
+    return [*share, *[num_lanes - 1] * (least - len(share))]
+
+
+def part(experiment: Experiment, lanes: Sequence[int]) -> Experiment:
+    """The experiment with the lanes at these positions."""
+    alone = tuple(experiment.alone[i] for i in lanes) if experiment.alone else ()
+    return replace(experiment, lanes=tuple(experiment.lanes[i] for i in lanes), alone=alone)
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class SharedProgram(Program):
 
     own: Program
     group: Group
-    shares: Sequence[range]  # of each process, never empty
-    kept: Sequence[int]  # lanes that each process computes for this training; others fill up
+    positions: Sequence[list[int]]  # of the lanes that each process computes
+    kept: Sequence[int]  # how many of them are not repeated
 
     @property
     def signal(self) -> Signals | None:
@@ -79,7 +84,7 @@ class SharedProgram(Program):
         return self._joined(*self._call(lambda: self.own.gather(state), "gather"))
 
     def scatter(self, state: TrainState) -> State:
-        parts = [jax.tree.map(lambda x, lanes=lanes: x[lanes.start : lanes.stop], state) for lanes in self.shares]
+        parts = [jax.tree.map(lambda x, lanes=lanes: x[lanes], state) for lanes in self.positions]
         commands = [({"do": "scatter"}, jax.tree.leaves(tree)) for tree in parts[1:]]
         return self.group.call(lambda: self.own.scatter(parts[0]), commands)[0]
 
@@ -110,16 +115,16 @@ class SharedPrograms(Programs):
         num_lanes = len(experiment.lanes)
         width = width or width_of(experiment, sum(self.devices))
         found = shares(num_lanes, width, self.devices)
-        computed = [lanes or range(num_lanes - 1, num_lanes) for lanes in found]
+        lanes = [filled(x, num_lanes, width * n) for x, n in zip(found, self.devices, strict=True)]
         values = {"do": "compile", "config": experiment.config_yaml, "warm_start": warm_start, "width": width}
-        commands = [(values | {"lanes": [lanes.start, lanes.stop]}, ()) for lanes in computed[1:]]
-        own, answers = self.group.call(lambda: self._own(part(experiment, computed[0]), warm_start, width), commands)
+        commands = [(values | {"lanes": each}, ()) for each in lanes[1:]]
+        own, answers = self.group.call(lambda: self._own(part(experiment, lanes[0]), warm_start, width), commands)
         everything: dict[str, Any] = vars(own) | {
             "lanes": experiment.lanes,
             "like": own.blocks.resized(own.like, num_lanes),
             "compile_seconds": max([own.compile_seconds, *(answer.values["seconds"] for answer in answers)]),
         }
-        return SharedProgram(**everything, own=own, group=self.group, shares=computed, kept=[*map(len, found)])
+        return SharedProgram(**everything, own=own, group=self.group, positions=lanes, kept=[*map(len, found)])
 
     def _own(self, experiment: Experiment, warm_start: str | None, width: int) -> Program:
         return super().of(experiment, warm_start, width)
@@ -170,7 +175,7 @@ class Follower:
         return {}, ()
 
     def _compile(self, config: str, lanes: list[int], warm_start: str | None, width: int) -> dict[str, Any]:
-        experiment = part(build(parse_yaml(config), self.trust()), range(*lanes))
+        experiment = part(build(parse_yaml(config), self.trust()), lanes)
         self.program = self.programs.of(experiment, warm_start, width)
         return {"seconds": self.program.compile_seconds}
 

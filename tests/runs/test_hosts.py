@@ -1,0 +1,231 @@
+"""Several processes that train together: equal to one process, ended together, written by the first alone."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from src_pure.errors import ConfigError
+from src_pure.runs.channel import Channel
+from src_pure.runs.hosts import Place, place_of
+from src_pure.runs.shared import filled, shares
+from tests.conftest import REPOSITORY
+from tests.runs.conftest import OPTIONS
+from tests.runs.disturbing import assert_same_run
+
+LANES = [*OPTIONS, "algo.anneal_lr=false", "num_seeds=5", "lanes_per_block=1"]
+JAX = {"JAX_COORDINATOR_ADDRESS": "n1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
+SLURM = {"SLURM_JOB_ID": "17", "SLURM_STEP_NODELIST": "n[03-05,9],m1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
+
+
+def start(arguments, devices=2, **variables):
+    """A process of trainer_pure.py with some number of host devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | variables
+    command = [sys.executable, "trainer_pure.py", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
+
+
+def started(*commands):
+    """Processes that train together, one for each list of arguments."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(len(commands))}
+    return [start(x, **variables, JAX_PROCESS_ID=str(i)) for i, x in enumerate(commands)]
+
+
+def ended(processes):
+    """(exit code, standard output, standard error) of each process."""
+    try:
+        ends = [process.communicate(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *end) for process, end in zip(processes, ends, strict=True)]
+
+
+def trained(*arguments, processes=2):
+    """Trains with four devices in all, to the end; only the first process says anything."""
+    ends = ended([start(arguments, devices=4)] if processes == 1 else started(*[arguments] * processes))
+    assert [code for code, *_ in ends] == [0] * processes, ends
+    assert "update 10/10" in ends[0][1]
+    assert [end[1:] for end in ends[1:]] == [("", "")] * (processes - 1)
+
+
+@contextlib.contextmanager
+def compiling(folder, *arguments):
+    """Two processes that have found each other and compile."""
+    processes = started(*[[*arguments, f"run_dir={folder}"]] * 2)
+    until = time.monotonic() + 200
+    while not ((folder / "log.txt").exists() and "compiling" in (folder / "log.txt").read_text()):
+        assert time.monotonic() < until, ended(processes)
+        time.sleep(0.1)
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a training in one process with four devices."""
+    folder = tmp_path_factory.mktemp("hosts") / "whole"
+    trained(*LANES, f"run_dir={folder}", processes=1)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_as_many_devices(whole, tmp_path):
+    trained(*LANES, f"run_dir={tmp_path / 'run'}")
+    assert_same_run(whole, tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["one", "all"])
+def test_a_signal_to_any_process_saves_and_ends_all_and_any_number_continues(whole, tmp_path, to):
+    folder = tmp_path / "run"
+    with compiling(folder, *LANES) as processes:
+        for process in processes[1:] if to == "one" else processes:
+            process.send_signal(signal.SIGTERM)
+        ends = ended(processes)
+    assert [code for code, *_ in ends] == [75, 75], ends
+    assert ends[0][2].count("stopped by SIGTERM after update 1 of 10") == 1 and ends[1][2] == ""
+    assert os.listdir(folder / "checkpoints") == ["1"]
+    other = shutil.copytree(folder, tmp_path / "other")
+    trained(*LANES, f"run_dir={folder}")
+    trained(*LANES, f"run_dir={other}", processes=1)
+    assert_same_run(whole, folder)
+    assert_same_run(whole, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_no_process_waits_for_one_that_was_killed(tmp_path, killed):
+    folder = tmp_path / "run"
+    with compiling(folder, *LANES, "total_steps=1e7") as processes:
+        while not (folder / "metrics.parquet").exists():
+            time.sleep(0.1)
+        processes[killed].kill()
+        begun = time.monotonic()
+        ends = ended(processes)
+    assert time.monotonic() - begun < 60
+    assert ends[killed][0] == -signal.SIGKILL
+    code, _, error = ends[1 - killed]
+    assert code in (6, -signal.SIGABRT), error  # jax aborts if it is the first to notice
+    if code == 6:
+        assert error.count("\n") == 1 and f"process {killed}" in error and "continues" in error
+
+
+@pytest.mark.slow
+def test_what_is_wrong_ends_all_processes_with_one_line_of_the_first(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for arguments, text in (
+        (["algo.learning_rate=fast"], "algo.learning_rate"),
+        (["algo.num_minibatches=3"], "num_minibatches"),
+        ([*LANES, f"run_dir={tmp_path / 'mine'}"], "not empty"),
+        (["--wrong"], "--wrong"),
+    ):
+        (first, second) = ended(started(arguments, arguments))
+        assert first[0] == second[0] == 2, (first, second)
+        assert first[2].count("\n") == 1 and text in first[2]
+        assert second[1:] == ("", "")
+    first, second = ended(started(LANES, [*LANES, "seed=4"]))
+    assert first[0] == second[0] == 2
+    assert "must have one command" in first[2] and second[2] == ""
+
+
+@pytest.mark.slow
+def test_a_sweep_is_trained_by_all_processes_together(tmp_path):
+    sweep = [*OPTIONS, "sweep.algo.learning_rate=[1e-3,1e-4]", "sweep.lanes_per_batch=2"]
+    ends = ended(started(*[[*sweep, f"run_dir={tmp_path / 'run'}"]] * 2))
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert set(pd.read_parquet(tmp_path / "run" / "runs.parquet")["state"]) == {"finished"}
+    alone = ended([start([*sweep, f"run_dir={tmp_path / 'alone'}"])])
+    assert alone[0][0] == 0
+    for batch in ("000", "001"):
+        tables = [pd.read_parquet(tmp_path / x / "batches" / batch / "metrics.parquet") for x in ("run", "alone")]
+        pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)
+
+
+def test_where_this_process_stands():
+    assert place_of({}) is None
+    assert place_of(JAX) == Place(2, 4, "n1:1234")
+    assert place_of(JAX | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}) is None
+    assert place_of(SLURM) == Place(3, 4, "n03:61457", [0])
+    assert place_of(SLURM | {"SLURM_STEP_NUM_NODES": "4"}) == Place(3, 4, "n03:61457")
+    assert place_of(SLURM | {"SLURM_LOCALID": "1"}).devices == [1]
+    assert place_of(SLURM | {"SLURM_STEP_NODELIST": "m1,n2", "JAX_COORDINATOR_PORT": "99"}).coordinator == "m1:99"
+    assert place_of({name: SLURM[name] for name in SLURM if name != "SLURM_STEP_NODELIST"}) is None
+    assert place_of(SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"JAX_PROCESS_ID": "4"}, "from 0 to 3"),
+        ({"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID must be a whole number"),
+        ({"JAX_NUM_PROCESSES": ""}, "need JAX_NUM_PROCESSES"),
+        ({"JAX_COORDINATOR_ADDRESS": "n1"}, "HOST:PORT"),
+    ],
+)
+def test_wrong_variables_are_refused_by_name(wrong, text):
+    with pytest.raises(ConfigError, match=text):
+        place_of(JAX | wrong)
+
+
+@pytest.mark.parametrize("num_lanes", [1, 4, 5, 6, 7, 17, 64])
+@pytest.mark.parametrize("devices", [[2, 2], [1, 1, 1], [4, 1], [8]])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_shares_are_whole_blocks_that_leave_out_nothing(num_lanes, devices, width):
+    found = shares(num_lanes, width, devices)
+    assert [lane for share in found for lane in share] == list(range(num_lanes))
+    assert all(share.start % width == 0 for share in found if share)
+    rounds = [-(-len(share) // (width * n)) for share, n in zip(found, devices, strict=True)]
+    assert max(rounds) == -(-num_lanes // (width * sum(devices)))
+    for share, n in zip(found, devices, strict=True):
+        lanes = filled(share, num_lanes, width * n)
+        assert lanes[: len(share)] == list(share) and len(lanes) >= width * n
+        assert set(lanes[len(share) :]) <= {num_lanes - 1}
+
+
+def test_messages_keep_every_bit():
+    arrays = [
+        np.array(3, np.int32),
+        np.zeros((2, 0, 3), np.float32),
+        np.array([[np.nan, -0.0], [1e-45, np.inf]], np.float32).T,
+        np.asarray(jnp.arange(5, dtype=jnp.bfloat16)),
+        np.array([True, False]),
+    ]
+    one, other = map(Channel, connected())
+    one.send({"update": 3, "text": "ü"}, arrays)
+    values, received = other.receive()
+    assert values == {"update": 3, "text": "ü"}
+    for sent, got in zip(arrays, received, strict=True):
+        assert sent.dtype == got.dtype and sent.shape == got.shape and sent.tobytes() == got.tobytes()
+    one.connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    with pytest.raises(ConnectionError, match="not a message"):
+        other.receive()
+    one.close()
+    with pytest.raises(ConnectionError):
+        other.receive()
+    other.close()
+
+
+def connected():
+    """Two ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
