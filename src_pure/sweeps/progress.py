@@ -1,0 +1,102 @@
+"""How far each batch of a run has come, read from its folder at this moment; also while it trains."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from src_pure.runs.columns import main_metric, weighted_means
+from src_pure.runs.folder import is_there, read_file
+from src_pure.runs.lock import LOCK
+from src_pure.runs.resume import read_config
+from src_pure.runs.rundir import LOG
+from src_pure.runs.tables import METRICS, list_parts
+from src_pure.sweeps.folder import state_of
+from src_pure.sweeps.slurm import Job
+
+READS = 3  # a training may replace a part of its table between listing and reading
+
+
+class Progress(NamedTuple):
+    """One batch, as a row of the table."""
+
+    batch: str
+    state: str
+    runs: int
+    update: int
+    updates: int  # at the end
+    metric: str
+    value: float  # mean over the runs in the last row of metrics, NaN where no episode ended
+    reason: str  # of a failure
+
+
+def progress(batch: Path) -> Progress:
+    """How far a batch has come; raises ConfigError or OSError if its config.yaml cannot be read."""
+    config, state = read_config(batch), state_of(batch)
+    runs = len(config["lanes"]) if "lanes" in config else config["num_seeds"]
+    updates = config["total_steps"] // (config["num_envs"] * config["num_steps"])
+    rows = last_rows(batch)
+    update = 0 if rows is None else int(rows["update"].max())
+    metric = "success_rate" if rows is None else main_metric(rows)
+    value = float("nan")
+    if rows is not None:
+        last = rows[rows["update"] == update]
+        value = float(weighted_means(last, metric, [last["update"].to_numpy()]).iloc[0])
+    return Progress(batch.name, state, runs, update, updates, metric, value, reason_of(batch, state))
+
+
+def last_rows(batch: Path) -> pd.DataFrame | None:
+    """The newest part of a batch's metrics, None before the first."""
+    for attempt in range(READS):
+        try:
+            parts = list_parts(batch / METRICS, batch / METRICS)
+            return pd.read_parquet(batch / METRICS / parts[-1].name) if parts else None
+        except FileNotFoundError:
+            if attempt == READS - 1:
+                raise
+    return None
+
+
+def reason_of(batch: Path, state: str) -> str:
+    """Why a batch failed, from the last line of its log; of one that stopped, whether it died without a word."""
+    log = batch / LOG
+    lines = read_file(log).decode(errors="replace").splitlines() if is_there(log) else []
+    if state == "failed" and lines:
+        return lines[-1].partition("  ")[2].removeprefix("error: ")
+    if state in ("stopped", "waiting") and is_there(batch / LOCK):  # a process that ends by itself removes its lock
+        return "killed, or its node failed"
+    return ""
+
+
+def table(rows: Sequence[Progress], jobs: Mapping[str, Job]) -> str:
+    """The table for people; jobs: by name of the batch, empty where there are none."""
+    metric = rows[-1].metric
+    frame = pd.DataFrame(
+        {
+            "batch": [row.batch for row in rows],
+            "state": [row.state for row in rows],
+            "runs": [row.runs for row in rows],
+            "update": [f"{row.update:,}/{row.updates:,}" for row in rows],
+            metric: ["" if pd.isna(row.value) else f"{row.value:.3g}" for row in rows],
+        }
+    )
+    if jobs:
+        frame["job"] = [str(jobs[row.batch]) if row.batch in jobs else "" for row in rows]
+    if any(row.reason for row in rows):
+        frame["reason"] = [row.reason for row in rows]
+    return aligned(frame)
+
+
+def aligned(frame: pd.DataFrame) -> str:
+    """The frame as text with a header, columns as wide as they need; the last one is not padded."""
+    columns = [[str(name), *map(str, frame[name])] for name in frame]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def counted(rows: Sequence[Progress]) -> str:
+    """One line: how many batches are in each state."""
+    states = [row.state for row in rows]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
