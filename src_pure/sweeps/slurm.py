@@ -199,8 +199,7 @@ def run_task(names: Sequence[str], options: Sequence[str]) -> None:
         if any(outcome.stopped for outcome in outcomes) or stop.received:
             code = Preempted.exit_code
             stopped = [outcome.batch for outcome in outcomes if outcome.stopped]
-            print(put_back(stopped, progress_of(batches) != before), flush=True)
-            wait_for_the_end(stop.received)
+            print(end_of_task(stopped, progress_of(batches) != before, stop.received), flush=True)
     if code:
         sys.exit(code)
 
@@ -211,8 +210,8 @@ def progress_of(batches: Sequence[Path]) -> list[list[str]]:
     return [sorted(os.listdir(folder)) if folder.is_dir() else [] for folder in folders]
 
 
-def put_back(batches: Sequence[Path], progressed: bool) -> str:
-    """Puts this task back into the queue if its job is still meant to run; one line about what was done.
+def end_of_task(batches: Sequence[Path], progressed: bool, received: Sequence[Any]) -> str:
+    """One line about what was done with a task that a signal stopped: back into the queue if its job is meant to run.
 
     A job whose time ended before it wrote a checkpoint would never come further: it is not put back, and the reason
     becomes the last line of its batch's log.
@@ -228,8 +227,10 @@ def put_back(batches: Sequence[Path], progressed: bool) -> str:
             for batch in batches:
                 note(batch, reason)
             return f"stopped: {reason}"
+        print(f"stopped and saved: job {job} goes back into the queue", flush=True)
         ask("scontrol", "requeue", job)
-        return f"stopped and saved: job {job} is back in the queue"
+        wait_for_the_end(received)
+        return "Slurm ends this task"
     except CannotWriteError as error:
         return f"stopped and saved, but not put back into the queue: {error}; submit again to continue"
 
