@@ -11,38 +11,24 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import platformdirs
 
-from src_pure.build import Experiment, build
+from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
+from src_pure.config.sweep import is_sweep
 from src_pure.config.usage import usage
-from src_pure.device import computing
-from src_pure.errors import (
-    CannotWriteError,
-    CheckpointError,
-    ConfigError,
-    Interrupted,
-    NumericalError,
-    Parser,
-    Preempted,
-    explain,
-    guarded,
-)
-from src_pure.models.policy import num_parameters
-from src_pure.runs.columns import main_metric
-from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
-from src_pure.runs.loop import train
-from src_pure.runs.policies import params_of
-from src_pure.runs.preemption import StopRequest, stop_on_signals
-from src_pure.runs.resume import Start, find_start, finished_summary, open_run
-from src_pure.runs.rundir import RunDir
+from src_pure.errors import ConfigError, Parser, guarded
+from src_pure.runs.preemption import stop_on_signals
+from src_pure.runs.training import train_in_folder
+from src_pure.sweeps.plan import make_plan
+from src_pure.sweeps.sweep import open_sweep, run_sweep
 
 
 @guarded
@@ -56,112 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args(arguments)
     if options.multirun:
-        raise ConfigError("one command trains one setting: leave out --multirun; for several seeds write num_seeds=3")
+        raise ConfigError("leave out --multirun: sweep.KEY=[A,B] and num_seeds=3 train many settings and seeds")
     config = compose(options.overrides, options.config)
+    if is_sweep(config):
+        return sweep(config, options.trust, options.help)
     experiment = build(config, options.trust)
     if options.help:
         print(usage(config))
         return 0
-    with ExitStack() as stack:
-        stop_request = stack.enter_context(stop_on_signals(experiment.settings.grace_seconds))
-        path = Path(experiment.settings.run_dir) if experiment.settings.run_dir else None
-        run_dir = stack.enter_context(open_run(path, experiment))
-        with stopped_in(run_dir.path, OSError, MemoryError):
-            if summary := finished_summary(run_dir, experiment):
-                print(f"{experiment.name} is finished: everything is in {run_dir.path}")
-                raise_if_failed(summary.failed, summary.runs)
-                return 0
-            start = find_start(run_dir, experiment)
-            for line in start.lines:
-                run_dir.log(line)
-                print(line, file=sys.stderr)
-        stack.callback(run_dir.discard)
-        run(experiment, config, run_dir, start, stop_request)
+    path = Path(experiment.settings.run_dir) if experiment.settings.run_dir else None
+    with stop_on_signals(experiment.settings.grace_seconds) as stop:
+        train_in_folder(experiment, config, path, stop)
     return 0
 
 
-def run(
-    experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Start, stop_request: StopRequest
-) -> None:
-    """Trains an experiment in its run folder, beginning at `start`, and prints the results.
-
-    Raises CannotWriteError, Preempted, NumericalError, DeviceError, or ConfigError if training needs too much memory.
-    """
-    settings = experiment.settings
-    parameters = num_parameters(params_of(experiment))
-    size = f"{settings.num_updates:,} updates of {settings.steps_per_update:,} steps"
-    size += f" x {len(experiment.lanes)} runs" if len(experiment.lanes) > 1 else ""
-    print(f"{experiment.name}, {parameters:,} parameters: {size} -> {run_dir.path}", flush=True)
-    try:
-        with ExitStack() as stack, computing(), stopped_in(run_dir.path, OSError, CheckpointError):
-            sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
-            summary = train(experiment, run_dir, sinks, start, stop_request)
-    except Preempted as error:
-        run_dir.disposable = False
-        with suppress(OSError):  # the message is printed in any case
-            run_dir.log(str(error))
-        raise type(error)(f"{error}; the same command with run_dir={run_dir.path} continues") from error
-    except NumericalError as error:
-        with suppress(OSError):
-            run_dir.log(f"error: {error}")
-        raise
-    except KeyboardInterrupt as error:
-        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.parts else "nothing was done yet"
-        raise Interrupted(f"interrupted; {kept}") from error
-    report(summary, run_dir)
-    raise_if_failed(summary["failed"], summary["runs"])
-
-
-@contextmanager
-def stopped_in(path: Path, *kinds: type[Exception]) -> Generator[None]:
-    """Turns errors of these types in the block into a CannotWriteError that names the run folder."""
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise CannotWriteError(f"standard output was closed; what was saved in {path} stays") from error
-    except kinds as error:
-        raise CannotWriteError(f"stopped in {path}: {explain(error)}; what was saved before stays") from error
-
-
-def raise_if_failed(failed: dict[str, int], num_runs: int) -> None:
-    """Raises NumericalError if runs of a finished training failed; failed: the update of each failure, by seed."""
-    if failed:
-        listed = ", ".join(f"seed {seed} at update {update}" for seed, update in failed.items())
-        raise NumericalError(f"{len(failed)} of {num_runs} runs failed: {listed}")
-
-
-def open_sinks(experiment: Experiment, config: dict[str, Any], run_dir: RunDir) -> list[Sink]:
-    settings = experiment.settings
-    sinks = []
-    if settings.wandb.mode != "disabled":
-        run_id = run_dir.identity.run_id[:8]
-        sinks.append(WandbSink(run_dir.path, run_id, **settings.wandb.model_dump(), config=config))
-    if settings.tensorboard:
-        sinks.append(TensorBoardSink(run_dir.path))
-    return [*sinks, progress(settings.num_updates, sys.stdout)]
-
-
-def report(summary: dict[str, Any], run_dir: RunDir) -> None:
-    """Prints the scores on fresh evaluation episodes, the speed and the run folder."""
-    for mode, scores in (("sampled", summary["final"]), ("greedy", summary["final_greedy"])):
-        metric = main_metric(scores)
-        print(f"{metric} ({mode} policy): {score_line(metric, scores[metric])}")
-    speed = f"{summary['steps_per_second']:,.0f} steps/s, compiled in {summary['compile_seconds']:.0f} s"
-    print(f"{speed}, {summary['wall_seconds']:.0f} s in all; everything is in {run_dir.path}")
-
-
-def score_line(metric: str, score: dict[str, Any]) -> str:
-    """One line with a final score, its episodes and its interval."""
-    if score["mean"] is None:
-        return "missing, it is not a number in any run"
-    line = f"{score['mean']:.3f} over {score['episodes']:,} fresh episodes"
-    if score["unfinished"]:
-        counted = "not solved" if metric == "success_rate" else "far as they came"
-        line += f", {score['unfinished']:,} of them cut off at evaluation.max_steps and counted as {counted}"
-    if score["interval"]:
-        low, high = score["interval"]
-        line += f"; 95% t-interval over {score['runs']} runs {low:.3f} to {high:.3f}"
-    return line
+def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
+    """The exit code, after all trainings of a sweep."""
+    if only_help:
+        make_plan(config, trust)
+        print(usage(config))
+        return 0
+    path = open_sweep(config, trust)
+    with stop_on_signals(config["grace_seconds"]) as stop:
+        run_sweep(path, config, stop, trust)
+    return 0
 
 
 def keep_compiled_programs() -> None:

@@ -11,6 +11,7 @@ from src_pure.algos.base import Algorithm
 from src_pure.config.compose import compose
 from src_pure.config.names import COMPONENTS, known_names
 from src_pure.config.settings import Observation, Settings
+from src_pure.config.sweep import is_sweep, one_point
 from src_pure.config.targets import instantiate
 from src_pure.config.validation import check_name, check_plain, validate
 from src_pure.device import check_device
@@ -20,7 +21,7 @@ from src_pure.envs.history import WithHistory
 from src_pure.envs.spaces import Box, Discrete, Space
 from src_pure.envs.vector import VectorEnv
 from src_pure.errors import ConfigError, naming, shown
-from src_pure.experiment import LANES, Experiment, points_of, side_by_side
+from src_pure.experiment import LANES, Experiment, lanes_of, side_by_side, with_seed, with_values
 from src_pure.lanes import SeedLanes
 from src_pure.models.policy import Policy
 
@@ -38,8 +39,11 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"a configuration must be keys and values, got {shown(config)}")
     check_plain(config)
     check_device()
+    if is_sweep(config):
+        raise ConfigError("a sweep is many experiments: src_pure.sweeps.plan makes them")
+    config = one_point(config)
     if LANES in config:
-        return side_by_side([build(point, trust) for point in points_of(config)])
+        return _build_lanes(config, trust)
     for name in COMPONENTS:
         if not isinstance(config.get(name), dict) or "_target_" not in config[name]:
             wanted = f"one of {', '.join(known_names(name))}, as a section with its _target_"
@@ -62,6 +66,18 @@ def build(config: dict[str, Any], trust: Sequence[str] = ()) -> Experiment:
         lanes=SeedLanes(range(settings.seed, settings.seed + settings.num_seeds)),
         config=config | {"run_dir": None, "resume": "auto", "resume_anyway": False},  # so that it can run elsewhere
     )
+
+
+def _build_lanes(config: dict[str, Any], trust: Sequence[str]) -> Experiment:
+    """The Experiment of a configuration with lanes; lanes that differ only in their seeds share all objects."""
+    lanes = lanes_of(config)
+    base = {name: value for name, value in config.items() if name != LANES} | {"num_seeds": 1}
+    built: dict[str, Experiment] = {}
+    for lane in lanes:
+        if (values := repr(sorted(lane.values.items()))) not in built:
+            built[values] = build(with_values(base, lane.values), trust)
+    alone = [with_seed(built[repr(sorted(lane.values.items()))], lane.seed) for lane in lanes]
+    return side_by_side(alone, lanes)
 
 
 def _build_task(component: dict[str, Any], observation: Observation, trust: Sequence[str]) -> Environment:

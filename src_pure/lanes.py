@@ -72,7 +72,7 @@ def stack(numbers: Sequence[Numbers]) -> Numbers:
     for shape in shapes:
         if shape != shapes[0]:
             raise ConfigError(f"lanes must have numbers of the same kinds, got {shapes[0]} and {shape}")
-    return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, jnp.result_type(x)) for x in xs]), *numbers)
+    return jax.tree.map(lambda *xs: jnp.asarray(np.stack([np.asarray(x, jnp.result_type(x)) for x in xs])), *numbers)
 
 
 def training_keys(lanes: Sequence[Lane]) -> Key:

@@ -9,8 +9,17 @@ import hydra
 from omegaconf import OmegaConf
 
 from src_pure.config.files import read_config_file
-from src_pure.config.names import CONFIG_DIR, CONFIG_FILE
-from src_pure.config.overrides import apply, choices, is_choice, parse
+from src_pure.config.names import CONFIG_DIR, CONFIG_FILE, PLAN, SWEEP
+from src_pure.config.overrides import Override, apply, choices, is_choice, parse
+from src_pure.config.sweep import (
+    add_axis,
+    axes_of,
+    check_axis,
+    is_axis,
+    is_sweep,
+    of_one_point,
+    resolve_components,
+)
 from src_pure.errors import ConfigError, one_line
 
 
@@ -23,16 +32,32 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
     """
     parsed = [parse(text) for text in overrides]
     if os.path.realpath(config_file) == str(CONFIG_FILE):
-        config = chosen(choices(parsed))
-    else:
-        if config_file.suffix != ".yaml":
-            raise ConfigError(f"--config must be a .yaml file, got {config_file}")
-        if groups := [override.given for override in parsed if is_choice(override)]:
-            raise ConfigError(f"{groups[0]}: a resolved configuration has no groups; override single values of it")
-        config = read_config_file(config_file)
-    for override in parsed:
-        if not is_choice(override):
+        return composed(parsed)
+    if config_file.suffix != ".yaml":
+        raise ConfigError(f"--config must be a .yaml file, got {config_file}")
+    if groups := [override.given for override in parsed if is_choice(override)]:
+        raise ConfigError(f"{groups[0]}: a resolved configuration has no groups; override single values of it")
+    config = {name: chosen([])[name] for name in (SWEEP, PLAN)} | read_config_file(config_file)
+    return with_overrides(config, parsed)
+
+
+def composed(overrides: Sequence[Override]) -> dict[str, Any]:
+    """The project's own configuration with these overrides."""
+    config = with_overrides(chosen(choices(overrides)), overrides)
+    if is_sweep(config):
+        resolve_components(config, lambda group, name: composed(of_one_point(overrides, group, name))[group])
+    return config
+
+
+def with_overrides(config: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """The configuration, changed in place by all overrides that do not choose a file."""
+    for override in overrides:
+        if is_axis(override):
+            add_axis(config, override)
+        elif not is_choice(override):
             apply(config, override)
+    for key in axes_of(config) if is_sweep(config) else ():
+        check_axis(config, key, new=True)
     return config
 
 

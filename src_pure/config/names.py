@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 COMPONENTS = ("task", "model", "encoder", "policy", "algo")  # groups whose YAML names a class by _target_
+SWEEP, PLAN = "sweep", "plan"  # keys that concern a command, not one training
 DERIVED = {  # keys that follow from other keys and cannot be set directly
     "algo.num_steps": "num_steps",
     "algo.num_updates": "total_steps",
@@ -20,6 +21,10 @@ DERIVED = {  # keys that follow from other keys and cannot be set directly
     "policy.num_actions": "task",
     "policy.continuous": "task",
 }
+
+# keys that may change when a run is continued, because they do not affect its numbers
+HARMLESS = {"run_dir", "resume", "resume_anyway", "log_seconds", "grace_seconds", "tensorboard"}
+HARMLESS_SECTIONS = {"wandb", "checkpoint"}
 
 
 def known_names(group: str) -> list[str]:
@@ -61,3 +66,8 @@ def unknown_choice(group: str, name: str) -> ConfigError:
     closest = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"; did you mean {group}={closest[0]}?" if closest else ""
     return ConfigError(f"{group} must be one of {', '.join(known)}, got {name[:100]!r}{hint}")
+
+
+def harmless(name: str) -> bool:
+    """Whether a dotted key leaves the numbers of a training unchanged."""
+    return name in HARMLESS or name.partition(".")[0] in HARMLESS_SECTIONS or name.endswith(".name")

@@ -145,9 +145,10 @@ def _check_one_value(override: Override, value: Any, old: Any) -> None:
             f"{key} must be one value, got {text}; with a decimal point write {name}={text.replace(',', '.')}"
         )
     if several or (isinstance(value, list) and isinstance(old, int | float)):
-        values = value if isinstance(value, list) else (call[1] if call else text).split(",")
-        first = f": write {name}={str(values[0]).strip()}" if values and values[0] != "" else f", such as {name}={old}"
-        raise ConfigError(f"{key} must be one value, got {text}; run one command for each value{first}")
+        values = (str(value)[1:-1] if isinstance(value, list) else call[1] if call else text).replace(" ", "")
+        raise ConfigError(
+            f"{key} must be one value, got {text}; for several settings write sweep.{key}=[{values or old}]"
+        )
 
 
 def _several_seeds(text: str) -> str:

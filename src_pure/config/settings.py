@@ -99,6 +99,24 @@ class Settings(Section):
         return self.total_steps // self.steps_per_update
 
 
+class Sweep(Section):
+    """The settings of a sweep, whose axes stand next to them in the configuration."""
+
+    mode: Literal["grid", "random"]
+    samples: PositiveInt | None
+    random_seed: NonNegativeInt
+    file: Folder | None
+    points: list[dict[str, Any]] | None
+    lanes_per_batch: PositiveInt | None
+
+
+class Command(Settings):
+    """What a command line sets besides components: the settings of trainings, and which trainings."""
+
+    sweep: Sweep
+    plan: Literal["only"] | None
+
+
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
@@ -117,7 +135,7 @@ def is_text(key: str) -> bool:
     top, *rest = key.split(".")
     if top in COMPONENTS:
         return rest in (["name"], ["_target_"])
-    annotation: Any = Settings
+    annotation: Any = Command
     for name in (top, *rest):
         if not is_section(annotation) or name not in annotation.model_fields:
             return False

@@ -52,19 +52,24 @@ def instantiate(component: dict[str, Any], group: str, trust: Sequence[str] = ()
     values = {key: value for key, value in component.items() if key not in ("_target_", "name")}
     target = resolve(component.get("_target_"), group, trust)
     with jax.enable_x64(False), naming(group):
-        parameters = [name for name in inspect.signature(target).parameters if name not in ("parent", "name")]
-        annotations = get_type_hints(target, include_extras=True)
-        if isinstance(target, type):
-            annotations |= get_type_hints(target.__init__, include_extras=True)
-        parameters = [name for name in parameters if f"{group}.{name}" not in DERIVED]
+        parameters = parameters_of(target, group)
         for key in values:
             if key not in parameters:
                 raise unknown_key(f"{group}.{key}", [f"{group}.{known}" for known in parameters])
-        given = {key: validate(annotations.get(key, Any), value, f"{group}.{key}") for key, value in values.items()}
+        given = {key: validate(parameters[key], value, f"{group}.{key}") for key, value in values.items()}
         made = target(**given, **derived)
     if not is_kind(type(made), KINDS[group]):
         raise ConfigError(f"{group}._target_ must make {KINDS[group].what}, got {type(made).__name__}")
     return made
+
+
+def parameters_of(target: Any, group: str) -> dict[str, Any]:
+    """The parameters of a target that a configuration sets, with their annotations; Any without one."""
+    annotations = get_type_hints(target, include_extras=True)
+    if isinstance(target, type):
+        annotations |= get_type_hints(target.__init__, include_extras=True)
+    names = [name for name in inspect.signature(target).parameters if name not in ("parent", "name")]
+    return {name: annotations.get(name, Any) for name in names if f"{group}.{name}" not in DERIVED}
 
 
 def resolve(name: Any, group: str, trust: Sequence[str]) -> Any:

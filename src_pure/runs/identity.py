@@ -9,14 +9,11 @@ import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src_pure.config.names import dotted
+from src_pure.config.names import dotted, harmless
 from src_pure.errors import DamagedError, ForeignError
 from src_pure.runs.atomic import Description, read_json, replacing, validated
 
 RUN = "run.json"
-# keys that may change when a run is continued, because they do not affect its numbers
-HARMLESS = {"run_dir", "resume", "resume_anyway", "log_seconds", "grace_seconds", "tensorboard"}
-HARMLESS_SECTIONS = {"wandb", "checkpoint"}
 
 
 class Identity(NamedTuple):
@@ -70,8 +67,3 @@ def config_digest(config: dict[str, Any]) -> str:
     """The digest of the configuration in config.yaml, without total_steps, which may be raised later."""
     values = {key: value for key, value in dotted(config).items() if not (harmless(key) or key == "total_steps")}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def harmless(name: str) -> bool:
-    """Whether a dotted key leaves the numbers of a training unchanged."""
-    return name in HARMLESS or name.partition(".")[0] in HARMLESS_SECTIONS or name.endswith(".name")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeGuard
 
 from src_pure.build import Experiment
 from src_pure.config.files import parse_yaml, read_config_file
-from src_pure.config.names import dotted
+from src_pure.config.names import dotted, harmless
 from src_pure.errors import CheckpointError, ConfigError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
 from src_pure.runs.folder import Folder, is_there, refuse_odd
-from src_pure.runs.identity import config_digest, harmless, new_identity
+from src_pure.runs.identity import config_digest, new_identity
 from src_pure.runs.lock import locked
 from src_pure.runs.process import differences, numeric_settings
 from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, SummaryFile, make_free, make_fresh

@@ -1,0 +1,202 @@
+"""The folder of a sweep: what it trains, and its batches, which are ordinary run folders.
+
+    <run_dir>/  sweep.yaml    the configuration; alone it repeats the sweep
+                run.json      the identity of the sweep
+                runs.parquet  one row per run: run, seed, point, program, batch, state, a column per swept key
+                batches/000/  a run folder; its config.yaml has the lanes of the batch
+
+The folder appears with all of its batches at once. What a batch has done is read from its own files; `state` in
+runs.parquet is a copy of that, made when a batch ends.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from src_pure.config.files import parse_yaml, read_config_file, to_yaml
+from src_pure.config.names import PLAN, dotted, harmless
+from src_pure.errors import ConfigError, LockedError
+from src_pure.experiment import lanes_of
+from src_pure.lanes import Lane
+from src_pure.runs.atomic import flush, partial_path, read_json, replacing, validated
+from src_pure.runs.folder import Folder, append_line, is_there, read_file
+from src_pure.runs.identity import new_identity, write_identity
+from src_pure.runs.lock import LOCK, locked
+from src_pure.runs.rundir import CHECKPOINTS, CONFIG, LOG, SUMMARY, RunDir, SummaryFile
+from src_pure.runs.tables import METRICS
+from src_pure.sweeps.plan import Plan, shown_value
+
+SWEEP_FILE, RUNS, BATCHES = "sweep.yaml", "runs.parquet", "batches"
+State = Literal["waiting", "running", "stopped", "finished", "failed"]
+ERROR = "error: "  # how a line of the log begins that says why a batch ended
+PATIENCE = 60.0  # seconds to wait for another process that writes runs.parquet
+
+
+class Status(NamedTuple):
+    """What a batch has done so far."""
+
+    state: State
+    reason: str  # why it failed; empty otherwise
+    failed: Mapping[str, int]  # the update at which a run failed, by the label of its lane
+
+
+def is_sweep_folder(path: Path) -> bool:
+    return (path / SWEEP_FILE).is_file()
+
+
+def begin_sweep(path: Path, plan: Plan, config: dict[str, Any]) -> None:
+    """Makes the folder of a sweep with all of its batches. `path` must be a new, empty folder."""
+    partial = partial_path(path)
+    try:
+        (partial / BATCHES).mkdir(parents=True)
+        digits = max(3, len(str(len(plan.batches) - 1)))
+        for number, batch in enumerate(plan.batches):
+            _begin_batch(partial / BATCHES / f"{number:0{digits}}", batch.experiment().config)
+        _write_runs(partial, _runs(plan, digits))
+        content = as_stored(config)
+        write_identity(partial, new_identity(content))
+        with replacing(partial / SWEEP_FILE) as file:
+            file.write(to_yaml(content).encode())
+        partial.rename(path)
+        flush(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _begin_batch(path: Path, config: dict[str, Any]) -> None:
+    path.mkdir()
+    content = to_yaml(config)
+    with Folder(path) as folder:
+        RunDir.begin(folder, True, content, new_identity(parse_yaml(content)))
+
+
+def as_stored(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as sweep.yaml holds it: without what belongs to one command."""
+    return config | {"run_dir": None, "resume": "auto", "resume_anyway": False, PLAN: None}
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The configuration of a sweep folder; raises ConfigError if `path` is not one or its file is damaged."""
+    if not is_sweep_folder(path):
+        raise ConfigError(f"{path} is not the folder of a sweep: it has no {SWEEP_FILE}")
+    return read_config_file(path / SWEEP_FILE)
+
+
+def refuse_other_sweep(path: Path, config: dict[str, Any]) -> None:
+    """Raises ConfigError listing how a configuration differs from the sweep in a folder."""
+    before, now = dotted(read_sweep(path)), dotted(parse_yaml(to_yaml(as_stored(config))))
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name) and not harmless(name)]
+    if names:
+        listed = ", ".join(f"{name} is {now.get(name)!r}, was {before.get(name)!r}" for name in names)
+        raise ConfigError(f"run_dir={path} holds another sweep: {listed}; repeat its command or choose another run_dir")
+
+
+def batch_folders(path: Path) -> list[Path]:
+    """The run folders of a sweep, in order."""
+    return sorted(item for item in (path / BATCHES).iterdir() if not item.name.startswith("."))
+
+
+def batch_config(batch: Path, command: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a batch, with what does not change numbers (log_seconds, wandb, ...) from a command."""
+    values = {key: value for key, value in command.items() if harmless(key)}
+    return read_config_file(batch / CONFIG) | values | {"run_dir": str(batch), "resume": "auto"}
+
+
+def status_of(batch: Path) -> Status:
+    """What a batch has done, read from its own files."""
+    if is_locked(batch):
+        return Status("running", "", {})
+    file = batch / SUMMARY
+    summary = validated(read_json(file), SummaryFile, file) if is_there(file) else None
+    if summary is not None and is_complete(batch, summary):
+        return Status("finished", "", summary.failed)
+    if reason := last_error(batch):
+        return Status("failed", reason, summary.failed if summary else {})
+    begun = is_there(batch / METRICS) or os.listdir(batch / CHECKPOINTS)
+    return Status("stopped" if begun else "waiting", "", {})
+
+
+def is_complete(batch: Path, summary: SummaryFile) -> bool:
+    """Whether a summary is of a training that ended: all updates are done, or every run has failed."""
+    config = read_config_file(batch / CONFIG)
+    per_update = config["num_envs"] * config["num_steps"]
+    whole = summary.env_steps >= int(config["total_steps"]) // per_update * per_update
+    return whole or len(summary.failed) == summary.runs
+
+
+def last_error(batch: Path) -> str:
+    """Why the last process that trained a batch ended, if an error ended it; empty otherwise."""
+    log = batch / LOG
+    lines = read_file(log).decode(errors="replace").splitlines() if is_there(log) else []
+    _, _, text = lines[-1].partition("  ") if lines else ("", "", "")
+    return text.removeprefix(ERROR) if text.startswith(ERROR) else ""
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run folder; the lock itself is not touched."""
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def log_line(path: Path, line: str) -> None:
+    """Appends a line with the current time to the sweep's log.txt."""
+    append_line(path / LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """runs.parquet with the present states."""
+    runs = pd.read_parquet(path / RUNS)
+    states = [_states(batch) for batch in batch_folders(path)]
+    return runs.assign(state=runs["run"].map({run: state for batch in states for run, state in batch.items()}))
+
+
+def refresh_runs(path: Path) -> None:
+    """Writes runs.parquet with the present states; waits for other processes that do the same."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with suppress(LockedError), Folder(path) as folder, locked(folder):
+            _write_runs(path, read_runs(path))
+            return
+        if time.monotonic() > until:
+            raise LockedError(f"{path / LOCK} has been held for {PATIENCE:.0f} s by another process that writes {RUNS}")
+        time.sleep(0.05)
+
+
+def _states(batch: Path) -> dict[int, str]:
+    """The state of each run of a batch, by its number."""
+    status = status_of(batch)
+    lanes: Sequence[Lane] = lanes_of(read_config_file(batch / CONFIG))
+    return {lane.run: "failed" if lane.label in status.failed else status.state for lane in lanes}
+
+
+def _runs(plan: Plan, digits: int) -> pd.DataFrame:
+    """One row per run, in order of their numbers."""
+    rows = []
+    for number, batch in enumerate(plan.batches):
+        for lane, point in zip(batch.lanes, batch.points, strict=True):
+            values = {key: shown_value(key, value) for key, value in point.values.items()}
+            row = {"run": lane.run, "seed": lane.seed, "point": point.number, "program": batch.program}
+            rows.append(row | {"batch": f"{number:0{digits}}", "state": "waiting"} | values)
+    return pd.DataFrame(rows).sort_values("run", ignore_index=True)
+
+
+def _write_runs(path: Path, runs: pd.DataFrame) -> None:
+    with replacing(path / RUNS) as file:
+        runs.to_parquet(file)
