@@ -14,21 +14,21 @@ if __name__ == "__main__":
     from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src_pure.build import build, compose
+from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
 from src_pure.config.targets import TRUST_HELP
 from src_pure.errors import CannotWriteError, ConfigError, Parser, between, guarded
-from src_pure.experiment import Experiment
 from src_pure.sweeps import slurm
 from src_pure.sweeps.folder import refresh_runs
 from src_pure.sweeps.progress import counted, progress, table
-from src_pure.sweeps.submission import Batches, batches_in, begin, planned, run_dir_of, sorted_out
+from src_pure.sweeps.submission import batches_in, begin, planned, run_dir_of, sorted_out, trainer_options
 from src_pure.sweeps.tasks import exit_code_of, in_packs, label_of, stopping, train_batches
 
 COMMANDS = ("status", "collect", "cancel")
@@ -90,9 +90,9 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
         raise ConfigError(f"--sbatch must be OPTION=VALUE, such as exclude=node7, got {odd[0]!r}")
 
 
-def sbatch_options(options: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
+def sbatch_options(options: argparse.Namespace, grace_seconds: float) -> dict[str, Any]:
     """The options of sbatch, by its own names; raises ConfigError for a time that leaves no time to train."""
-    notice = round(experiment.settings.grace_seconds) + slurm.NOTICE
+    notice = math.ceil(grace_seconds) + slurm.NOTICE
     found: dict[str, Any] = {"signal": f"USR2@{notice}"}
     if options.time is not None:
         if slurm.seconds(options.time) <= 2 * notice:
@@ -103,59 +103,48 @@ def sbatch_options(options: argparse.Namespace, experiment: Experiment) -> dict[
     return found | dict(text.split("=", 1) for text in options.sbatch)
 
 
-def trainer_options(options: argparse.Namespace, experiment: Experiment) -> list[str]:
-    """The arguments that the trainer of a batch needs besides its configuration."""
-    anyway = ["resume_anyway=true"] if experiment.settings.resume_anyway else []
-    return [*(f"--trust={package}" for package in options.trust), *anyway]
-
-
 def submit(options: argparse.Namespace) -> int:
-    """The exit code, after the missing batches are submitted or trained here."""
+    """The exit code, after the missing batches are submitted, trained here, or only shown."""
     if not (options.local or options.dry_run):
         slurm.require("sbatch")
-    experiment = build(compose(options.overrides, options.config), options.trust)
-    run = run_dir_of(experiment)
-    sbatch = {} if options.local else sbatch_options(options, experiment)
+    config = compose(options.overrides, options.config)
+    run = run_dir_of(config)
+    folders = (planned if options.dry_run else begin)(config, options.trust)
+    jobs = {} if options.local or options.dry_run else slurm.jobs_of(run)
+    found = sorted_out(folders, {batch for batch, job in jobs.items() if not job.ended})
+    print(found, flush=True)
     if options.dry_run:
-        return dry_run(options, experiment, sbatch)
-    everything = begin(experiment)
-    jobs = {} if options.local else slurm.jobs_of(run)
-    found = sorted_out(everything, {batch for batch, job in jobs.items() if not job.ended})
-    print(summed_up(found), flush=True)
+        return show(run, found.missing, options, config)
+    further = trainer_options(options.overrides, options.trust)
     if not found.missing:
         return 0
-    further = trainer_options(options, experiment)
     if options.local:
-        with stopping(pass_on=True) as stop:
-            outcomes = train_batches(found.missing, further, stop, options.workers or 1)
-        print(counted([progress(batch) for batch in everything]))
-        return exit_code_of(outcomes, stop)
+        return train_here(folders, found.missing, further, options.workers or 1)
     packs = in_packs(found.missing, options.pack or 1)
+    sbatch = sbatch_options(options, config["grace_seconds"])
     job = slurm.submit(run, packs, sbatch, options.setup, options.at_once, further)
-    print(f"job {job}: {len(packs)} tasks; python scripts/submit.py status {run}")
+    print(f"job {job} of {len(packs)} tasks; how far they are: python scripts/submit.py status {run}")
     return 0
 
 
-def dry_run(options: argparse.Namespace, experiment: Experiment, sbatch: dict[str, Any]) -> int:
-    """0, after the sbatch script and the tasks are printed; nothing is written and no job submitted."""
-    found = planned(experiment)
-    packs = in_packs(found.missing, options.pack or 1)
-    if packs and not options.local:
-        slurm.require_submitit()
-        print(slurm.script(run_dir_of(experiment), len(packs), sbatch, options.setup, options.at_once))
+def show(run: Path, missing: Sequence[Path], options: argparse.Namespace, config: dict[str, Any]) -> int:
+    """0, after the tasks and the sbatch script are printed."""
+    packs = in_packs(missing, options.pack or 1)
     for number, pack in enumerate(packs):
         print(f"task {number}: {label_of(pack)}")
-    print(summed_up(found))
+    if packs and not options.local:
+        slurm.require_submitit()
+        print(slurm.script(run, len(packs), sbatch_options(options, config["grace_seconds"]), options.setup,
+                           options.at_once))  # fmt: skip
     return 0
 
 
-def summed_up(found: Batches) -> str:
-    """One line: how many batches are to be trained and why the others are not."""
-    parts = [f"{len(found.missing)} to train"]
-    parts += [f"{len(found.finished)} finished"] if found.finished else []
-    parts += [f"{len(found.busy)} waiting or running"] if found.busy else []
-    parts += [f"{len(found.failed)} failed for good: their numbers are no longer finite"] if found.failed else []
-    return "batches: " + ", ".join(parts)
+def train_here(folders: Sequence[Path], missing: Sequence[Path], further: Sequence[str], workers: int) -> int:
+    """The exit code, after the missing batches are trained on this machine."""
+    with stopping(pass_on=True) as stop:
+        outcomes = train_batches(missing, further, stop, workers)
+    print(counted([progress(batch) for batch in folders]))
+    return exit_code_of(outcomes, stop)
 
 
 def status(run: Path, collect: bool) -> int:

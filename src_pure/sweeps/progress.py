@@ -7,12 +7,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from src_pure.runs.columns import main_metric, weighted_means
-from src_pure.runs.folder import is_there, read_file
+from src_pure.runs.folder import is_there
 from src_pure.runs.lock import LOCK
 from src_pure.runs.resume import read_config
-from src_pure.runs.rundir import LOG
 from src_pure.runs.tables import METRICS, list_parts
-from src_pure.sweeps.folder import state_of
+from src_pure.sweeps.folder import State, Status, status_of
 from src_pure.sweeps.slurm import Job
 
 READS = 3  # a training may replace a part of its table between listing and reading
@@ -22,7 +21,7 @@ class Progress(NamedTuple):
     """One batch, as a row of the table."""
 
     batch: str
-    state: str
+    state: State
     runs: int
     update: int
     updates: int  # at the end
@@ -33,7 +32,7 @@ class Progress(NamedTuple):
 
 def progress(batch: Path) -> Progress:
     """How far a batch has come; raises ConfigError or OSError if its config.yaml cannot be read."""
-    config, state = read_config(batch), state_of(batch)
+    config, status = read_config(batch), status_of(batch)
     runs = len(config["lanes"]) if "lanes" in config else config["num_seeds"]
     updates = config["total_steps"] // (config["num_envs"] * config["num_steps"])
     rows = last_rows(batch)
@@ -43,7 +42,7 @@ def progress(batch: Path) -> Progress:
     if rows is not None:
         last = rows[rows["update"] == update]
         value = float(weighted_means(last, metric, [last["update"].to_numpy()]).iloc[0])
-    return Progress(batch.name, state, runs, update, updates, metric, value, reason_of(batch, state))
+    return Progress(batch.name, status.state, runs, update, updates, metric, value, reason_of(batch, status))
 
 
 def last_rows(batch: Path) -> pd.DataFrame | None:
@@ -58,15 +57,14 @@ def last_rows(batch: Path) -> pd.DataFrame | None:
     return None
 
 
-def reason_of(batch: Path, state: str) -> str:
-    """Why a batch failed, from the last line of its log; of one that stopped, whether it died without a word."""
-    log = batch / LOG
-    lines = read_file(log).decode(errors="replace").splitlines() if is_there(log) else []
-    if state == "failed" and lines:
-        return lines[-1].partition("  ")[2].removeprefix("error: ")
-    if state in ("stopped", "waiting") and is_there(batch / LOCK):  # a process that ends by itself removes its lock
+def reason_of(batch: Path, status: Status) -> str:
+    """Why a batch or some of its runs failed, or that its process died without a word; empty if all is well."""
+    if status.failed:
+        first, update = next(iter(status.failed.items()))
+        return f"{len(status.failed)} runs failed, the first of seed {first} at update {update}"
+    if status.state in ("stopped", "waiting") and is_there(batch / LOCK):  # a process removes its lock when it ends
         return "killed, or its node failed"
-    return ""
+    return status.reason
 
 
 def table(rows: Sequence[Progress], jobs: Mapping[str, Job]) -> str:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from src_pure.errors import CannotWriteError, ConfigError, Preempted, one_line
 from src_pure.runs.atomic import read_json, replacing
 from src_pure.runs.rundir import CHECKPOINTS
-from src_pure.sweeps.folder import state_of
+from src_pure.sweeps.folder import status_of
 from src_pure.sweeps.tasks import exit_code_of, note, stopping, train_batches
 
 JOBS, TASKS = "jobs", "tasks.json"
@@ -83,7 +83,7 @@ def script(run: Path, num_tasks: int, sbatch: dict[str, Any], setup: Sequence[st
     from submitit.slurm import slurm
 
     folder = run / JOBS / "<random>"
-    array = {"map_count": num_tasks} if num_tasks > 1 else {}
+    array: dict[str, Any] = {"map_count": num_tasks} if num_tasks > 1 else {}
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
     settings = parameters(job_name(run, folder), sbatch, setup, at_once)
     return slurm._make_sbatch_string(command=command, folder=folder, **array, **settings)
@@ -93,6 +93,7 @@ def parameters(name: str, sbatch: dict[str, Any], setup: Sequence[str], at_once:
     """What submitit calls the options of a job."""
     return {
         "job_name": name,
+        "time": None,  # submitit's default is five minutes
         "wckey": None,  # submitit's default, its own name, is refused where such keys must be known
         "stderr_to_stdout": True,
         "array_parallelism": at_once or 100_000,  # submitit's default, 256, would keep nodes idle
@@ -191,7 +192,7 @@ def ask(*command: str) -> str:
 
 def run_task(names: Sequence[str], options: Sequence[str]) -> None:
     """Trains the batches of one task on its node, one after another; ends the process with a code other than 0."""
-    batches = [batch for batch in map(Path, names) if state_of(batch) != "finished"]
+    batches = [batch for batch in map(Path, names) if status_of(batch).state != "finished"]
     before = progress_of(batches)
     with stopping(pass_on=False) as stop:  # Slurm signals every process of a job, the trainer too
         outcomes = train_batches(batches, options, stop)

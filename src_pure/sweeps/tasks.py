@@ -18,6 +18,7 @@ from src_pure.errors import INTERRUPTED, NumericalError, Preempted, one_line
 from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import SIGNALS
 from src_pure.runs.rundir import CONFIG, LOG
+from src_pure.sweeps.folder import ERROR, is_sweep_folder, refresh_runs
 
 TRAINER = Path(__file__).parents[2] / "trainer_pure.py"  # next to the package in a checkout and where it is installed
 CGROUP = Path("/sys/fs/cgroup")
@@ -85,7 +86,12 @@ def train_batches(batches: Sequence[Path], options: Sequence[str], stop: Stop, w
     """
 
     def train(batch: Path) -> Outcome | None:
-        return None if stop.received else train_batch(batch, options, stop)
+        if stop.received:
+            return None
+        outcome = train_batch(batch, options, stop)
+        if is_sweep_folder(run := batch.parents[1]):
+            refresh_runs(run)
+        return outcome
 
     with ThreadPoolExecutor(workers) as pool:
         outcomes = list(pool.map(train, batches))
@@ -103,11 +109,11 @@ def train_batch(batch: Path, options: Sequence[str], stop: Stop) -> Outcome:
         sys.stdout.write(f"{batch.name}  {printed}")
         sys.stdout.flush()
         line = printed.strip() or line
-        error = line if line.startswith("error: ") else error
+        error = line if line.startswith(ERROR) else error
     code = child.wait()
     if stop.received and code < 0:  # killed before it could handle signals: nothing is lost
         code = Preempted.exit_code
-    outcome = Outcome(batch, code, one_line(error.removeprefix("error: ") or line))
+    outcome = Outcome(batch, code, one_line(error.removeprefix(ERROR) or line))
     if code not in (0, *STOPPED, IN_USE, NumericalError.exit_code):
         note_failure(outcome, out_of_memory_kills() > killed)
     return outcome
@@ -127,7 +133,7 @@ def note_failure(outcome: Outcome, out_of_memory: bool) -> None:
 def note(batch: Path, reason: str) -> None:
     """Adds the reason of a failure, already printed, to the batch's log.txt if that can be written."""
     with suppress(OSError):
-        append_line(batch / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  error: {reason}")
+        append_line(batch / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {ERROR}{reason}")
 
 
 def out_of_memory_kills() -> int:
