@@ -27,7 +27,8 @@ from src_pure.config.targets import TRUST_HELP
 from src_pure.errors import CannotWriteError, ConfigError, Parser, between, guarded
 from src_pure.sweeps import slurm
 from src_pure.sweeps.folder import refresh_runs
-from src_pure.sweeps.progress import counted, progress, table
+from src_pure.sweeps.plan import counted
+from src_pure.sweeps.progress import progress, summary_of, table
 from src_pure.sweeps.submission import batches_in, begin, planned, run_dir_of, sorted_out, trainer_options
 from src_pure.sweeps.tasks import exit_code_of, in_packs, label_of, stopping, train_batches
 
@@ -123,7 +124,7 @@ def submit(options: argparse.Namespace) -> int:
     packs = in_packs(found.missing, options.pack or 1)
     sbatch = sbatch_options(options, config["grace_seconds"])
     job = slurm.submit(run, packs, sbatch, options.setup, options.at_once, further)
-    print(f"job {job} of {len(packs)} tasks; how far they are: python scripts/submit.py status {run}")
+    print(f"job {job} of {counted(len(packs), 'task')}; how far they are: python scripts/submit.py status {run}")
     return 0
 
 
@@ -133,7 +134,6 @@ def show(run: Path, missing: Sequence[Path], options: argparse.Namespace, config
     for number, pack in enumerate(packs):
         print(f"task {number}: {label_of(pack)}")
     if packs and not options.local:
-        slurm.require_submitit()
         print(slurm.script(run, len(packs), sbatch_options(options, config["grace_seconds"]), options.setup,
                            options.at_once))  # fmt: skip
     return 0
@@ -143,7 +143,7 @@ def train_here(folders: Sequence[Path], missing: Sequence[Path], further: Sequen
     """The exit code, after the missing batches are trained on this machine."""
     with stopping(pass_on=True) as stop:
         outcomes = train_batches(missing, further, stop, workers)
-    print(counted([progress(batch) for batch in folders]))
+    print(summary_of([progress(batch) for batch in folders]))
     return exit_code_of(outcomes, stop)
 
 
@@ -159,7 +159,7 @@ def status(run: Path, collect: bool) -> int:
         jobs = {}
     rows = [progress(batch) for batch in batches]
     print(table(rows, {batch.name: job for batch, job in jobs.items()}))
-    print(counted(rows))
+    print(summary_of(rows))
     return 0
 
 

@@ -25,7 +25,7 @@ class Progress(NamedTuple):
     runs: int
     update: int
     updates: int  # at the end
-    metric: str
+    metric: str  # empty before the first rows
     value: float  # mean over the runs in the last row of metrics, NaN where no episode ended
     reason: str  # of a failure
 
@@ -37,7 +37,7 @@ def progress(batch: Path) -> Progress:
     updates = config["total_steps"] // (config["num_envs"] * config["num_steps"])
     rows = last_rows(batch)
     update = 0 if rows is None else int(rows["update"].max())
-    metric = "success_rate" if rows is None else main_metric(rows)
+    metric = "" if rows is None else main_metric(rows)
     value = float("nan")
     if rows is not None:
         last = rows[rows["update"] == update]
@@ -69,18 +69,19 @@ def reason_of(batch: Path, status: Status) -> str:
 
 def table(rows: Sequence[Progress], jobs: Mapping[str, Job]) -> str:
     """The table for people; jobs: by name of the batch, empty where there are none."""
-    metric = rows[-1].metric
+    metrics = {row.metric for row in rows if row.update}
     frame = pd.DataFrame(
         {
             "batch": [row.batch for row in rows],
             "state": [row.state for row in rows],
             "runs": [row.runs for row in rows],
             "update": [f"{row.update:,}/{row.updates:,}" for row in rows],
-            metric: ["" if pd.isna(row.value) else f"{row.value:.3g}" for row in rows],
         }
     )
+    for metric in sorted(metrics):  # several where batches are of different tasks
+        frame[metric] = ["" if row.metric != metric or pd.isna(row.value) else f"{row.value:.3g}" for row in rows]
     if jobs:
-        frame["job"] = [str(jobs[row.batch]) if row.batch in jobs else "" for row in rows]
+        frame["job"] = [str(jobs.get(row.batch, "")) for row in rows]
     if any(row.reason for row in rows):
         frame["reason"] = [row.reason for row in rows]
     return aligned(frame)
@@ -94,7 +95,7 @@ def aligned(frame: pd.DataFrame) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def counted(rows: Sequence[Progress]) -> str:
+def summary_of(rows: Sequence[Progress]) -> str:
     """One line: how many batches are in each state."""
     states = [row.state for row in rows]
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

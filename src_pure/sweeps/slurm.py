@@ -11,15 +11,18 @@ is nearly over, or it is being preempted) the task puts the job back into the qu
 has put it back itself (preempted, its node failed), the task just ends.
 """
 
+import io
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,30 +62,26 @@ def submit(run: Path, packs: Sequence[Sequence[Path]], sbatch: dict[str, Any], s
     further arguments of the trainer. Raises ConfigError if Slurm is absent or refuses the job, and leaves no files.
     """
     require("sbatch")
-    import submitit  # an optional package
-
     folder = run / JOBS / secrets.token_hex(4)
     folder.mkdir(parents=True)
     name = job_name(run, folder)
     content = {"job_name": name, "tasks": [[str(batch.relative_to(run)) for batch in pack] for pack in packs]}
     with replacing(folder / TASKS) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
-    executor = submitit.SlurmExecutor(folder)
+    executor = package().SlurmExecutor(folder)
     executor.update_parameters(**parameters(name, sbatch, setup, at_once))
     try:
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints the lines of sbatch, then raises them
             jobs = [executor.submit(run_task, [str(batch) for batch in pack], list(options)) for pack in packs]
         return jobs[0].job_id.partition("_")[0]
-    except (subprocess.SubprocessError, submitit.core.utils.FailedJobError, RuntimeError) as error:
+    except (subprocess.SubprocessError, RuntimeError) as error:  # submitit raises kinds of the latter
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(f"sbatch refused the job: {refusal(error)}; change its options") from error
 
 
 def script(run: Path, num_tasks: int, sbatch: dict[str, Any], setup: Sequence[str], at_once: int | None) -> str:
     """The sbatch script that `submit` would use; <random> and <name> stand for what is drawn then."""
-    from submitit.slurm import slurm
-
-    folder = run / JOBS / "<random>"
+    slurm, folder = package().slurm.slurm, run / JOBS / "<random>"
     array: dict[str, Any] = {"map_count": num_tasks} if num_tasks > 1 else {}
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
     settings = parameters(job_name(run, folder), sbatch, setup, at_once)
@@ -131,14 +130,18 @@ def require(program: str) -> None:
     """Raises ConfigError where a program of Slurm, or submitit, is absent."""
     if shutil.which(program) is None:
         raise ConfigError(ABSENT.format(program))
-    require_submitit()
+    package()
 
 
-def require_submitit() -> None:
+def package() -> Any:
+    """The package submitit; raises ConfigError where it is absent."""
+    # Its import would close the streams that other packages log to. Jobs inherit the variable.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     try:
-        import submitit  # noqa: F401
+        import submitit.slurm.slurm
     except ImportError:
         raise ConfigError("jobs need the package submitit: uv pip install '.[slurm]'") from None
+    return submitit
 
 
 def jobs_of(run: Path) -> dict[Path, Job]:
@@ -194,6 +197,7 @@ def run_task(names: Sequence[str], options: Sequence[str]) -> None:
     """Trains the batches of one task on its node, one after another; ends the process with a code other than 0."""
     batches = [batch for batch in map(Path, names) if status_of(batch).state != "finished"]
     before = progress_of(batches)
+    print(f"job {job_here()} on {socket.gethostname()}: {len(batches)} of {len(names)} batches are left", flush=True)
     with stopping(pass_on=False) as stop:  # Slurm signals every process of a job, the trainer too
         outcomes = train_batches(batches, options, stop)
         code = exit_code_of(outcomes, stop)
@@ -217,8 +221,7 @@ def end_of_task(batches: Sequence[Path], progressed: bool, received: Sequence[An
     A job whose time ended before it wrote a checkpoint would never come further: it is not put back, and the reason
     becomes the last line of its batch's log.
     """
-    array = [os.environ[key] for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID") if key in os.environ]
-    job = "_".join(array) or os.environ["SLURM_JOB_ID"]
+    job = job_here()
     try:
         shown = dict(item.partition("=")[::2] for item in ask("scontrol", "show", "job", "--oneliner", job).split())
         if shown.get("JobState") != "RUNNING":
@@ -234,6 +237,12 @@ def end_of_task(batches: Sequence[Path], progressed: bool, received: Sequence[An
         return "Slurm ends this task"
     except CannotWriteError as error:
         return f"stopped and saved, but not put back into the queue: {error}; submit again to continue"
+
+
+def job_here() -> str:
+    """The id of the job that this process belongs to: 17_3, or 17 without an array."""
+    array = [os.environ[key] for key in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID") if key in os.environ]
+    return "_".join(array) or os.environ.get("SLURM_JOB_ID", "none")
 
 
 def wait_for_the_end(received: Sequence[Any], seconds: float = 60) -> None:
