@@ -1,6 +1,7 @@
 """scripts/submit.py without Slurm: trained here, shown, refused; and with programs that answer in Slurm's place."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -70,14 +71,24 @@ def batches(tmp_path):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """The folder of a sweep that was trained here, two batches at a time."""
+    """The folder of a sweep that the trainer made, in this process."""
     folder = tmp_path_factory.mktemp("sweeps") / "sweep"
-    assert submit.main([*SWEEP, f"run_dir={folder}", "--local", "--workers", "2"]) == 0
+    assert trainer_pure.main([*SWEEP, f"run_dir={folder}"]) == 0
     return folder
 
 
+@pytest.fixture
+def begun(sweep, tmp_path):
+    """A copy of that folder, of which 001 and 002 lack the end."""
+    folder = shutil.copytree(sweep, tmp_path / "sweep")
+    for name in ("001", "002"):
+        (folder / "batches" / name / "summary.json").unlink()
+    return folder
+
+
+@pytest.mark.slow
 def test_trained_here_a_sweep_is_what_the_trainer_makes_of_it(sweep, tmp_path):
-    assert trainer_pure.main([*SWEEP, f"run_dir={tmp_path / 'other'}"]) == 0
+    assert submit.main([*SWEEP, f"run_dir={tmp_path / 'other'}", "--local", "--workers", "2"]) == 0
     for name in ("000", "001", "002"):
         assert_same_run(tmp_path / "other" / "batches" / name, sweep / "batches" / name)
     pd.testing.assert_frame_equal(
@@ -110,28 +121,25 @@ def test_collect_writes_the_states_again(sweep, capsys):
     assert (sweep / "runs.parquet").read_bytes() == right
 
 
-def test_only_what_failed_is_trained_again(sweep, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "sweep"
-    options = [*SWEEP, f"run_dir={folder}", "--local"]
-    with monkeypatch.context() as patch:
-        broken = tmp_path / "broken.py"
-        trainer = f"runpy.run_path({str(tasks.TRAINER)!r}, run_name='__main__')"
-        broken.write_text(
-            f"import runpy, sys\nif '001' in sys.argv[2]: sys.exit('error: the disk is on fire')\n{trainer}"
-        )
-        patch.setattr(tasks, "TRAINER", broken)
-        assert submit.main(options) == 1
-    assert submit.main(["status", str(folder)]) == 0
+def test_only_what_failed_is_trained_again(sweep, begun, trainer, capsys):
+    command = [*SWEEP, f"run_dir={begun}", "--local"]
+    trainer("(batch / 'begun').touch(); sys.exit('error: the disk is on fire' if batch.name == '001' else 0)")
+    assert submit.main(command) == 1
+    assert "batches: 2 to train, 1 finished\n" in capsys.readouterr().out
+    assert [(batch / "begun").exists() for batch in sorted((begun / "batches").iterdir())] == [False, True, True]
+    shutil.copy(sweep / "batches/002/summary.json", begun / "batches/002/summary.json")
+    assert submit.main(["status", str(begun)]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[-3].split()[:2] == ["001", "failed"] and rows[-3].endswith("  the disk is on fire")
     assert rows[-1] == "2 finished, 1 failed"
-    assert list(pd.read_parquet(folder / "runs.parquet")["state"]) == ["finished", "failed", "finished"]
-    assert submit.main(options) == 0
-    assert "batches: 1 to train, 2 finished\n" in capsys.readouterr().out
-    assert_same_run(folder / "batches" / "001", sweep / "batches" / "001")
+    assert list(pd.read_parquet(begun / "runs.parquet")["state"]) == ["finished", "failed", "stopped"]
+    trainer("print('trained', batch.name)")
+    assert submit.main(command) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "trained" in line] == ["001  trained 001"]
 
 
 def test_a_single_training_is_one_batch(tmp_path, capsys):
+    """The real trainer, in a process of its own."""
     folder = tmp_path / "run"
     assert submit.main([*TINY, f"run_dir={folder}", "--local"]) == 0
     assert submit.main([*TINY, f"run_dir={folder}", "--local"]) == 0
@@ -302,26 +310,20 @@ echo '11|CANCELLED|run-bb|'""",
     assert "--name=run-aa,run-bb,run-cc" in (tmp_path / "bin/squeue.got").read_text()
 
 
-def test_what_waits_or_runs_is_left_alone(sweep, tmp_path, programs, capsys):
+def test_what_waits_or_runs_is_left_alone(begun, programs, capsys):
     """Batch 000 is finished, 001 has a job, 002 had one."""
-    folder = tmp_path / "sweep"
-    assert trainer_pure.main([*SWEEP, f"run_dir={folder}", "total_steps=64"]) == 0
-    (folder / "batches" / "001" / "summary.json").unlink()
-    (folder / "batches" / "002" / "summary.json").unlink()
-    queued(folder, ("aa", ["batches/001", "batches/002"]))
+    queued(begun, ("aa", ["batches/001", "batches/002"]))
     programs("squeue", "echo '9_0|PENDING|run-aa|(Priority)'; echo '9_1|FAILED|run-aa|node1'")
     programs("sbatch", 'while read -r line < /dev/null; do :; done; echo "Submitted batch job 17"')
     programs("srun", "")
-    capsys.readouterr()
-    command = [*SWEEP, f"run_dir={folder}", "total_steps=64"]
-    assert submit.main(command) == 0
+    assert submit.main([*SWEEP, f"run_dir={begun}"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "batches: 1 to train, 1 finished, 1 waiting or running" and lines[1].startswith(
         "job 17 of 1 task"
     )
-    new = next(file for file in folder.glob(f"jobs/*/{slurm.TASKS}") if "batches/001" not in file.read_text())
+    new = next(file for file in begun.glob(f"jobs/*/{slurm.TASKS}") if "batches/001" not in file.read_text())
     assert "batches/002" in new.read_text()
-    assert submit.main(["status", str(folder)]) == 0
+    assert submit.main(["status", str(begun)]) == 0
     assert [row.split()[:2] for row in capsys.readouterr().out.splitlines()[1:4]] == [
         ["000", "finished"], ["001", "stopped"], ["002", "stopped"]]  # fmt: skip
 
