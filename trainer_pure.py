@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args(arguments)
     if options.multirun:
-        raise ConfigError("leave out --multirun: sweep.KEY=[A,B] and num_seeds=3 train many settings and seeds")
+        raise ConfigError(
+            "leave out --multirun; sweep.KEY=[A,B] is several settings; for several seeds write num_seeds=3"
+        )
     config = compose(options.overrides, options.config)
     if is_sweep(config):
         return sweep(config, options.trust, options.help)

@@ -38,6 +38,7 @@ NO_MATTER: dict[str, Any] = {
     "process": {},
     "continued": [],
     "metrics_sha256": "",
+    "lanes_per_block": 1,
 }
 
 
@@ -54,13 +55,13 @@ class Bench:
     def train(self, num_calls: int) -> None:
         """Calls the program for one update num_calls times and waits after each, as the training loop does."""
         for _ in range(num_calls):
-            self.state, _ = jax.block_until_ready(self.program.segment(self.state, 1))
+            self.state, _ = self.program.segment(self.state, 1)  # waits for the metrics
 
     def save(self) -> float:
         """Seconds that training waits until a checkpoint is handed over."""
         start = time.perf_counter()
         self.saved += 1
-        self.checkpoints.save(self.state, self.saved, **NO_MATTER)
+        self.checkpoints.save(self.program.gather(self.state), self.saved, **NO_MATTER)
         return time.perf_counter() - start
 
     def stretch(self, num_calls: int, checkpoint: bool) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def measure(bench: Bench, repeats: int, seconds: float) -> dict[str, float]:
     experiment = bench.experiment
     steps = experiment.settings.steps_per_update * len(experiment.lanes) * num_calls
     return {
-        "MB": sum(x.nbytes for x in named_arrays(bench.state).values()) / 1e6,
+        "MB": sum(x.nbytes for x in named_arrays(bench.program.gather(bench.state)).values()) / 1e6,
         "steps/s": steps / statistics.median(plain),
         "blocked ms": 1e3 * statistics.median(blocked),
         "cost ms": 1e3 * statistics.median(longer),

@@ -16,6 +16,7 @@ import trainer_pure
 from src_pure.errors import ConfigError
 from src_pure.experiment import Experiment
 from src_pure.lanes import Numbers
+from src_pure.runs import training
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
@@ -81,7 +82,7 @@ def test_a_checkpoint_has_a_score_if_each_run_had_enough_episodes(run):
 
 def test_a_score_says_what_it_is_made_of():
     score = {"mean": 0.5, "interval": None, "episodes": 256, "unfinished": 0, "runs": 1}
-    line = trainer_pure.score_line
+    line = training.score_line
     assert line("success_rate", score) == "0.500 over 256 fresh episodes"
     score |= {"interval": [0.25, 0.75], "runs": 3, "unfinished": 12}
     assert line("success_rate", score) == (
@@ -177,7 +178,7 @@ def test_wandb_offline_and_tensorboard_need_no_network(run):
 
 def test_a_run_that_never_starts_leaves_its_folder_free(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *_: (_ for _ in ()).throw(ConfigError("no network")))
+    monkeypatch.setattr(training, "open_sinks", lambda *_: (_ for _ in ()).throw(ConfigError("no network")))
     assert trainer_pure.main([*TINY, f"run_dir={folder}"]) == 2
     assert capsys.readouterr().err == "error: no network\n"
     assert not folder.exists()

@@ -11,7 +11,7 @@ import trainer_pure
 from src_pure import device
 from src_pure.device import check_fits, device_error
 from src_pure.errors import ConfigError, DeviceError
-from src_pure.runs import loop
+from src_pure.runs import programs
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 
@@ -94,7 +94,7 @@ def test_errors_of_the_device_are_one_line(tmp_path, monkeypatch, capsys, error,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(loop, "compile_program", fail)
+    monkeypatch.setattr(programs, "compile_program", fail)
     assert trainer_pure.main([*OPTIONS, f"run_dir={tmp_path / 'run'}"]) == code
     line = capsys.readouterr().err
     assert text in line and line.count("\n") == 1

@@ -13,6 +13,7 @@ import trainer_pure
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import dotted
+from src_pure.runs import training
 
 VALUES = "nan -1 0 1.5 [] {} '' null true [1,2] {a:1} ${oops} 1e400 é = a|b".replace("|", " |").split(" ")
 KEYS = ["nope", "task.nope", "+nope.deeper", "++model", "algo", "@x", "=", "model@y", "+tmaze", "a=b=c", "checkpoint."]
@@ -69,7 +70,7 @@ def test_wrong_overrides_are_one_line(monkeypatch, capsys):
     def open_run(path, experiment):
         raise MeansSomethingError
 
-    monkeypatch.setattr(trainer_pure, "open_run", open_run)
+    monkeypatch.setattr(training, "open_run", open_run)
     rng = random.Random(0)
     keys, refused = [*dotted(compose([])), *KEYS], 0
     while refused < 300:

@@ -37,8 +37,15 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
         raise ConfigError(f"--config must be a .yaml file, got {config_file}")
     if groups := [override.given for override in parsed if is_choice(override)]:
         raise ConfigError(f"{groups[0]}: a resolved configuration has no groups; override single values of it")
-    config = {name: chosen([])[name] for name in (SWEEP, PLAN)} | read_config_file(config_file)
-    return with_overrides(config, parsed)
+    return with_overrides(with_command(read_config_file(config_file)), parsed)
+
+
+def with_command(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the settings of a command at their defaults where it does not have them."""
+    defaults = {name: chosen([])[name] for name in (SWEEP, PLAN)}
+    if isinstance(config.get(SWEEP), dict):
+        config = config | {SWEEP: defaults[SWEEP] | config[SWEEP]}
+    return config | {name: value for name, value in defaults.items() if name not in config}
 
 
 def composed(overrides: Sequence[Override]) -> dict[str, Any]:
@@ -51,13 +58,13 @@ def composed(overrides: Sequence[Override]) -> dict[str, Any]:
 
 def with_overrides(config: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """The configuration, changed in place by all overrides that do not choose a file."""
+    for key in axes_of(config) if is_sweep(config) else ():
+        check_axis(config, key)
     for override in overrides:
         if is_axis(override):
             add_axis(config, override)
         elif not is_choice(override):
             apply(config, override)
-    for key in axes_of(config) if is_sweep(config) else ():
-        check_axis(config, key, new=True)
     return config
 
 

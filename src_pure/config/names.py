@@ -24,7 +24,7 @@ DERIVED = {  # keys that follow from other keys and cannot be set directly
 
 # keys that may change when a run is continued, because they do not affect its numbers
 HARMLESS = {"run_dir", "resume", "resume_anyway", "log_seconds", "grace_seconds", "tensorboard"}
-HARMLESS_SECTIONS = {"wandb", "checkpoint"}
+HARMLESS_SECTIONS = {"wandb", "checkpoint", "metrics"}
 
 
 def known_names(group: str) -> list[str]:

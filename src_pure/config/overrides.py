@@ -145,6 +145,8 @@ def _check_one_value(override: Override, value: Any, old: Any) -> None:
             f"{key} must be one value, got {text}; with a decimal point write {name}={text.replace(',', '.')}"
         )
     if several or (isinstance(value, list) and isinstance(old, int | float)):
+        if isinstance(value, list) and len(value) == 1:
+            raise ConfigError(f"{key} must be one value, got {text}: write {name}={value[0]}")
         values = (str(value)[1:-1] if isinstance(value, list) else call[1] if call else text).replace(" ", "")
         raise ConfigError(
             f"{key} must be one value, got {text}; for several settings write sweep.{key}=[{values or old}]"

@@ -1,7 +1,7 @@
 """The configuration without its components; configs/config.yaml explains every key."""
 
 import os
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import pydantic
 from annotated_types import Gt, Lt, MinLen
@@ -64,6 +64,10 @@ class Checkpointing(Section):
     min_episodes: PositiveInt
 
 
+class MetricsTable(Section):
+    rows_per_run: PositiveInt | None
+
+
 class Wandb(Section):
     mode: Literal["disabled", "offline", "online"]
     project: Text
@@ -77,10 +81,12 @@ class Settings(Section):
     total_steps: Annotated[int, Gt(0), Lt(2**63)]
     seed: NonNegativeInt
     num_seeds: PositiveInt
+    lanes_per_block: PositiveInt | None
     vector: Vector
     observation: Observation
     evaluation: Evaluation
     log_seconds: PositiveFloat | None
+    metrics: MetricsTable
     wandb: Wandb
     tensorboard: bool
     run_dir: Folder | None
@@ -97,6 +103,12 @@ class Settings(Section):
     @property
     def num_updates(self) -> int:
         return self.total_steps // self.steps_per_update
+
+    @property
+    def updates_per_row(self) -> int:
+        """The number of updates that a row of metrics.parquet averages."""
+        rows = self.metrics.rows_per_run
+        return 1 if rows is None else -(-self.num_updates // rows)
 
 
 class Sweep(Section):
@@ -126,7 +138,9 @@ def is_integer(annotation: Any) -> bool:
 
 
 def holds_text(annotation: Any) -> bool:
-    """Whether an annotation allows text, perhaps among other values."""
+    """Whether an annotation allows text, perhaps among other values; text inside a list does not count."""
+    if get_origin(annotation) is list:
+        return False
     return annotation is str or any(isinstance(part, str) or holds_text(part) for part in get_args(annotation))
 
 

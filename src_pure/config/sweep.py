@@ -54,14 +54,19 @@ def add_axis(config: dict[str, Any], override: Override) -> None:
 
 
 def check_axis(config: dict[str, Any], key: str, new: bool = False) -> None:
-    """Raises ConfigError unless points may differ in a key; new: the configuration may lack it."""
+    """Raises ConfigError unless points may differ in a key.
+
+    new: the configuration may lack it. Sections inside a component, such as task.params, are free: they may always.
+    """
     if key in ("seed", "num_seeds"):
         raise ConfigError(f"sweep.{key}: every point trains the same seeds; for three of them write num_seeds=3")
     if harmless(key) or key in (SWEEP, PLAN):
         raise ConfigError(f"sweep.{key}: all points would be the same, because {key} does not change what they compute")
     known = [name for name in (*dotted(config), *COMPONENTS) if not (harmless(name) or name.endswith("._target_"))]
     known = [name for name in known if name.split(".")[0] not in ("seed", "num_seeds", SWEEP, PLAN)]
-    if key not in known and not (new and "." in key):
+    parent = key.rpartition(".")[0]
+    free = "." in parent and any(name == parent or name.startswith(f"{parent}.") for name in known)
+    if key not in known and not free and not (new and "." in key):
         raise unknown_key(f"{SWEEP}.{key}", [f"{SWEEP}.{name}" for name in [*known, *Sweep.model_fields]])
 
 

@@ -11,7 +11,7 @@ from src_pure.types import Array
 def named_arrays(state: Any) -> dict[str, Array]:
     """Every leaf of a state by its name; typed keys become their key data."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): _numbers(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="."): numbers_of(leaf) for path, leaf in leaves}
 
 
 def fill_like(like: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -29,6 +29,17 @@ def fill_like(like: Any, arrays: dict[str, np.ndarray]) -> Any:
     return jax.tree.unflatten(structure, placed)
 
 
+def numpy_like(like: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The saved arrays in the structure of `like`, with key data for typed keys and empty arrays for empty leaves.
+
+    Raises ValueError naming the first array that does not match `like`.
+    """
+    wanted = named_arrays(like)
+    compare(without_empty(wanted), arrays)
+    found = [np.asarray(arrays[name]) if x.size else np.zeros(x.shape, x.dtype) for name, x in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
 def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
     """Raises ValueError naming the first array, by name, that is missing on one side or differs in shape or dtype."""
     for name in sorted(wanted | found):
@@ -42,18 +53,30 @@ def without_empty(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: x for name, x in arrays.items() if x.size}
 
 
-def _is_key(leaf: Array) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or its shape, is of typed keys."""
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _numbers(leaf: Array) -> Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+def key_impl(leaf: Any) -> Any:
+    """The generator of an array of typed keys, or of its shape."""
+    found = []
+    jax.eval_shape(lambda keys: found.append(jax.random.key_impl(keys)), leaf)  # a shape alone does not say it
+    return found[0]
+
+
+def numbers_of(leaf: Any) -> Any:
+    """The key data of an array of typed keys, or its shape; any other leaf unchanged."""
+    if not is_key(leaf):
+        return leaf
+    shape_only = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jax.eval_shape(jax.random.key_data, leaf) if shape_only else jax.random.key_data(leaf)
 
 
 def _place(leaf: Array, saved: np.ndarray, like: Array) -> Array:
     """The saved leaf in memory of its own, because training reuses its buffers; like: the leaf as numbers."""
     numbers = jax.device_put(saved, like.sharding, may_alias=False)
-    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else numbers
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf)) if is_key(leaf) else numbers
 
 
 def _describe(array: Array | np.ndarray) -> str:

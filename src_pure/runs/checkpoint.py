@@ -2,8 +2,9 @@
 
     checkpoints/<update>/  state/           every array of the TrainState by name, written by orbax
                            checkpoint.json  format, identity of the run, update, metric and score, seconds, the resolved
-                                            configuration, the settings of the process that wrote it, and
-                                            the digest of that update's metrics
+                                            configuration, the settings of the process that wrote it, the
+                                            digest of the last row of metrics, lanes per block
+                           pending.parquet  updates that wait for the end of their row of metrics, if there are any
                            sha256.json      the digest of every other file
 
 A name without dots marks a complete checkpoint. Orbax does not notice every damaged byte, so the digests are compared
@@ -22,18 +23,21 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from annotated_types import Ge
+import pandas as pd
+from annotated_types import Ge, Gt
 
 from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
-from src_pure.runs.arrays import compare, fill_like, named_arrays, without_empty
+from src_pure.runs import parquet
+from src_pure.runs.arrays import compare, named_arrays, numpy_like, without_empty
 from src_pure.runs.atomic import read_description, read_whole, write_whole
-from src_pure.runs.folder import Folder, refuse_odd
+from src_pure.runs.columns import IN_METRICS, to_arrow
+from src_pure.runs.folder import Folder, is_there, read_file, refuse_odd
 from src_pure.runs.identity import Identity, OwnedFile
 from src_pure.types import TrainState
 
-FORMAT = 2  # of the folder described above
+FORMAT = 3  # of the folder described above
 MARGIN = 2**18  # bytes for the metadata of the arrays
-KIND, STATE = "checkpoint", "state"
+KIND, STATE, PENDING = "checkpoint", "state", "pending.parquet"
 NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
 
 
@@ -49,6 +53,7 @@ class CheckpointFile(OwnedFile):
     process: dict[str, Any]
     continued: list[dict[str, Any]]
     metrics_sha256: str
+    lanes_per_block: Annotated[int, Gt(0)]
 
 
 class Checkpoint(NamedTuple):
@@ -62,12 +67,28 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     process: dict[str, Any]  # process.numeric_settings() of the process that wrote it
     continued: list[dict[str, Any]]  # where the run continued under other settings: {update, differences}
-    metrics_sha256: str  # of this update's rows in the table of metrics
+    metrics_sha256: str  # of the last rows in the table of metrics: those of this update, if no updates are pending
+    lanes_per_block: int  # on each device: a program of another width rounds differently
     identity: Identity
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every saved array by name; raises CheckpointError if orbax cannot read them."""
         return self._restore(self.described())
+
+    def pending_rows(self) -> pd.DataFrame | None:
+        """The updates that wait for the end of their row of metrics, None if there are none.
+
+        Raises DamagedError or ForeignError if the run cannot have written them.
+        """
+        path = self.path / PENDING
+        if not is_there(path):
+            return None
+        content = parquet.open_content(read_file(path), path)
+        self.identity.check(content.identity, path)
+        missing = set(IN_METRICS) - set(content.columns)
+        if missing or content.updates is None or not 1 <= content.updates[0] <= content.updates[1] == self.update:
+            raise DamagedError(f"{path} cannot be read: it does not hold updates up to {self.update}")
+        return content.rows(content.columns).to_pandas()
 
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The declared shape and dtype of every array by name."""
@@ -112,10 +133,10 @@ class Checkpoint(NamedTuple):
             return copied._restore(like)
 
     def restore(self, like: TrainState) -> TrainState:
-        """The saved state with the structure and shardings of `like`, on any number of devices."""
+        """The saved state of all runs as numpy arrays, with the structure of `like` and key data for typed keys."""
         try:
             compare(without_empty(named_arrays(like)), self.described())
-            return fill_like(like, self.arrays())
+            return numpy_like(like, self.arrays())
         except ValueError as error:
             raise CheckpointError(f"{self.path} does not hold this training's state: {error}") from error
 
@@ -143,13 +164,23 @@ class Checkpoints:
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.pending: Future[None] | None = None
 
-    def save(self, state: TrainState, update: int, score: float | None, **description: Any) -> None:
-        """Copies the state and returns; a thread writes it during training. Raises the error of the previous write."""
+    def save(
+        self,
+        state: TrainState,
+        update: int,
+        score: float | None,
+        pending_rows: pd.DataFrame | None = None,
+        **description: Any,
+    ) -> None:
+        """Copies the state and returns; a thread writes it during training. Raises the error of the previous write.
+
+        Numpy arrays are taken as they are: nothing else may change them.
+        """
         self.wait()
-        arrays = {name: np.array(x) for name, x in named_arrays(state).items() if x.size}  # training reuses its buffers
+        arrays = {name: _own(x) for name, x in named_arrays(state).items() if x.size}
         description = {"format": FORMAT, **self.identity._asdict(), "update": update, "metric": self.metric,
                        "score": score, **description}  # fmt: skip
-        self.pending = self.writer.submit(self._write, arrays, description)
+        self.pending = self.writer.submit(self._write, arrays, pending_rows, description)
 
     def wait(self) -> None:
         """Waits until nothing is being written; raises CheckpointError if the write failed."""
@@ -161,13 +192,18 @@ class Checkpoints:
         self.writer.shutdown()
         self.opened.close()
 
-    def _write(self, arrays: dict[str, np.ndarray], description: dict[str, Any]) -> None:
+    def _write(
+        self, arrays: dict[str, np.ndarray], pending_rows: pd.DataFrame | None, description: dict[str, Any]
+    ) -> None:
+        rows = b"" if pending_rows is None else parquet.encode(to_arrow(pending_rows), self.identity)
         path = self.opened.held / str(description["update"])
         with self.opened.naming():
             with write_whole(path, KIND, description) as folder:
                 self._check()
-                _check_space(folder, sum(x.nbytes for x in arrays.values()))
+                _check_space(folder, sum(x.nbytes for x in arrays.values()) + len(rows))
                 _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
+                if rows:
+                    (folder / PENDING).write_bytes(rows)
                 self._check()
             self._prune()
 
@@ -231,6 +267,10 @@ def _refuse_foreign(paths: Iterable[Path], identity: Identity) -> None:
         except DamagedError:
             continue
         identity.check(found.identity, path)
+
+
+def _own(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else np.array(array)  # training reuses its buffers
 
 
 def _orbax() -> ocp.Checkpointer:

@@ -19,6 +19,7 @@ ROW_COLUMNS = {
 FIRST_METRICS = ("episode_return", "episode_length", "success_rate")
 IN_METRICS = ("run", "seed", "update", "env_steps", "episodes")  # every table of metrics has these columns
 IN_EVALUATION = tuple(ROW_COLUMNS)
+COUNTS = ("episodes", "nonfinite_inputs")
 
 
 def column(name: str) -> str:
@@ -31,6 +32,11 @@ def column(name: str) -> str:
 def over_episodes(metric: str) -> bool:
     """Whether a column is a mean over the episodes of its row."""
     return metric == "success_rate" or metric.startswith("episode_")
+
+
+def is_maximum(metric: str) -> bool:
+    """Whether a column is the largest of many values, such as max_abs_log_ratio."""
+    return "max" in metric.split("_") and not over_episodes(metric)
 
 
 def main_metric(metrics: Container[str]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from src_pure.errors import NumericalError
 from src_pure.lanes import Lane
+from src_pure.runs.columns import floats
 
 # Largest |log ratio| that rounding alone explains on the first minibatch, before any gradient step, by precision
 MAX_LOG_RATIO = {"float32": 1e-4, "bfloat16": 1e-1}
@@ -46,13 +47,14 @@ def rows_of_living(rows: pd.DataFrame, before: np.ndarray, after: np.ndarray, do
 def warnings(rows: pd.DataFrame, lanes: Sequence[Lane], precision: str) -> list[str]:
     """One line for each run that failed in these rows, and one if the policy acts differently from how it learns."""
     lines = []
-    for _, last in rows.groupby("run").tail(1).iterrows():
-        if cause := cause_of_failure(last):
-            lane = next(lane for lane in lanes if lane.run == last["run"])
-            lines.append(
-                f"seed {lane.label} failed at update {last['update']:.0f}: {cause}; this run keeps the parameters that "
-                "it had before"
-            )
+    last = rows.groupby("run").tail(1)
+    finite = np.isfinite(floats(last["loss"])) & np.isfinite(floats(last["param_norm"]))
+    for _, row in last[~finite | (last["nonfinite_inputs"] != 0).to_numpy()].iterrows():
+        lane = next(lane for lane in lanes if lane.run == row["run"])
+        lines.append(
+            f"seed {lane.label} failed at update {row['update']:.0f}: {cause_of_failure(row)}; this run keeps the "
+            "parameters that it had before"
+        )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
     if ratio > MAX_LOG_RATIO[precision]:
         lines.append(
@@ -63,11 +65,11 @@ def warnings(rows: pd.DataFrame, lanes: Sequence[Lane], precision: str) -> list[
 
 
 def cause_of_failure(row: pd.Series) -> str:
-    """Which metrics are not finite and how to fix it; empty if all are finite."""
+    """Which metrics of a failed run are not finite, and how to fix it."""
     if row["nonfinite_inputs"]:
         return f"{row['nonfinite_inputs']:.0f} observations or rewards are NaN or infinite, correct the environment"
     wrong = [f"the {name} is {row[name]}" for name in ("loss", "param_norm") if not np.isfinite(row[name])]
-    return f"{' and '.join(wrong)}, try a smaller algo.learning_rate" if wrong else ""
+    return f"{' and '.join(wrong)}, try a smaller algo.learning_rate"
 
 
 def no_run_left(failed: Sequence[Failure], path: Path) -> NumericalError:

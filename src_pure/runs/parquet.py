@@ -16,6 +16,7 @@ from src_pure.runs.identity import Identity
 
 NUMBERS, WORDS = {pa.int64(), pa.float64()}, {pa.string(), pa.large_string()}
 COMPRESSIONS = ("SNAPPY", "UNCOMPRESSED")
+FIRST = "first_update"  # the key in the metadata
 MAX_CELLS_PER_BYTE = 64  # generous: metrics barely compress and need several bytes per cell
 
 
@@ -25,7 +26,8 @@ class Content(NamedTuple):
     path: Path
     file: pq.ParquetFile
     num_rows: int
-    updates: tuple[int, int] | None  # first and last; None if the file does not declare them
+    updates: tuple[int, int] | None  # the first and last that the rows cover; None if the file does not declare them
+    averaged: bool  # whether rows are means over several updates
     columns: list[str]
     identity: Identity | None  # None if the file does not name its run
 
@@ -38,10 +40,13 @@ class Content(NamedTuple):
         return rows
 
 
-def encode(rows: pa.Table, identity: Identity | None) -> bytes:
-    """The rows as the content of a parquet file."""
+def encode(rows: pa.Table, identity: Identity | None, first: int | None = None) -> bytes:
+    """The rows as the content of a parquet file; first: where rows are means, the first update that they cover."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.replace_schema_metadata(identity._asdict() if identity else None), sink)
+    metadata = identity._asdict() if identity else {}
+    if first is not None:
+        metadata[FIRST] = str(first)
+    pq.write_table(rows.replace_schema_metadata(metadata or None), sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -54,7 +59,10 @@ def open_content(content: bytes, path: Path) -> Content:
         if "mode" in schema.names:  # without a dictionary, every row could repeat a long word in memory
             file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["mode"])
         updates, identity = _updates(file.metadata, schema), _identity(schema.metadata)
-        return Content(path, file, file.metadata.num_rows, updates, schema.names, identity)
+        first = (schema.metadata or {}).get(FIRST.encode())
+        if updates and first is not None:
+            updates = (min(updates[0], int(first)), updates[1])
+        return Content(path, file, file.metadata.num_rows, updates, first is not None, schema.names, identity)
 
 
 @contextmanager

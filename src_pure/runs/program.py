@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from src_pure.algos.base import Algorithm
@@ -17,7 +17,11 @@ from src_pure.device import bytes_of, check_fits
 from src_pure.errors import ConfigError
 from src_pure.evaluate import make_evaluate
 from src_pure.lanes import GENERATOR, Lane, Numbers, evaluation_keys, training_keys
+from src_pure.runs.arrays import numbers_of
+from src_pure.runs.blocks import Blocks, blocks_of
 from src_pure.runs.columns import column
+from src_pure.runs.compilation import CacheUse, compile_fitting, counting
+from src_pure.runs.mesh import EACH, ROWS, SAME, on_each_device
 from src_pure.runs.policies import read_warm_start
 from src_pure.train import example_of_rollout, init_runs, make_train, run_updates
 from src_pure.types import Learner, Metrics, Params, TrainState
@@ -25,46 +29,113 @@ from src_pure.types import Learner, Metrics, Params, TrainState
 MAX_SEGMENT = 256  # most updates of one call when log_seconds splits a training: rows of its metrics
 MODES = ("greedy", "sampled")
 
+State = tuple[TrainState, ...]  # of each block, leaves [size, ...]
+
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled training of all lanes."""
+    """The compiled training of all lanes, called for one block of lanes after another."""
 
     lanes: Sequence[Lane]
-    numbers: Numbers  # leaves [R, ...]
+    blocks: Blocks
+    numbers: Sequence[Numbers]  # of each block
+    like: TrainState  # shapes of the state of all lanes, [R, ...]
     warm_start: Callable[[Algorithm], Learner] | None  # learners that start from an exported policy; None: fresh ones
     max_updates: int  # of one segment
     compile_seconds: float
+    cache: CacheUse
     compiled_init: jax.stages.Compiled
     compiled_segment: jax.stages.Compiled
     compiled_evaluate: jax.stages.Compiled
 
-    def init(self) -> TrainState:
-        """The state before the first update; leaves [R, ...]."""
-        state = self.compiled_init(training_keys(self.lanes), self.numbers)
-        return state if self.warm_start is None else state._replace(learner=self.warm_start(self.numbers.algo))
+    def init(self) -> State:
+        """The state before the first update."""
+        keys = self.blocks.split(training_keys(self.lanes))
+        state = tuple(self.compiled_init(*each) for each in zip(keys, self.numbers, strict=True))
+        if self.warm_start is None:
+            return state
+        learners = [self.warm_start(numbers.algo) for numbers in self.numbers]
+        return tuple(each._replace(learner=learner) for each, learner in zip(state, learners, strict=True))
 
-    def segment(self, state: TrainState, num_updates: int) -> tuple[TrainState, Metrics]:
-        """(state, metrics [max_updates, R]) after num_updates updates; later rows are zero. Donates the old state."""
-        return self.compiled_segment(state, self.numbers, jnp.int32(num_updates))
+    def segment(self, state: State, num_updates: int) -> tuple[State, Metrics]:
+        """(state, metrics [U, R] as numpy arrays) after num_updates updates of every lane. Donates the old state.
 
-    def evaluate(self, state: TrainState, update: int) -> dict[str, Metrics]:
-        """Metrics [R] of each mode, greedy and sampled, on the evaluation episodes of an update."""
-        return self.compiled_evaluate(evaluation_keys(self.lanes, update), state.learner.params, self.numbers.task)
+        No block waits for another on the host: all are started before the first metrics are read.
+        """
+        count = jax.device_put(np.int32(num_updates), self.blocks.place(SAME))
+        calls = [self.compiled_segment(each, n, count) for each, n in zip(state, self.numbers, strict=True)]
+        metrics = self.blocks.join([metrics for _, metrics in calls], axis=1)
+        return tuple(state for state, _ in calls), {name: x[:num_updates] for name, x in metrics.items()}
+
+    def evaluate(self, state: State, update: int) -> dict[str, Metrics]:
+        """Metrics [R] of each mode, greedy and sampled, on the evaluation episodes of an update; as numpy arrays."""
+        keys = self.blocks.split(evaluation_keys(self.lanes, update))
+        arguments = zip(keys, state, self.numbers, strict=True)
+        return self.blocks.join([self.compiled_evaluate(key, x.learner.params, n.task) for key, x, n in arguments])
+
+    def completed(self, state: State) -> np.ndarray:
+        """The number of updates that each lane completed, [R]."""
+        return self.blocks.join([block.update for block in state])
+
+    def gather(self, state: State) -> TrainState:
+        """The state of all lanes as numpy arrays [R, ...] of their own; typed keys as key data."""
+        return self.blocks.join(state)
+
+    def scatter(self, state: TrainState) -> State:
+        """The opposite of `gather`, whatever the blocks and devices were then."""
+        return tuple(self.blocks.split(state, self.like))
 
 
-def compile_program(experiment: Experiment, warm_start: str | None = None) -> Program:
+def compile_program(experiment: Experiment, warm_start: str | None = None, width: int | None = None) -> Program:
     """The Program of an experiment.
 
-    warm_start: folder of an exported policy whose parameters every run starts from. Raises ConfigError before
-    compilation if its parameters do not fit or if checkpoint.metric is not a column of the metrics.
+    warm_start: folder of an exported policy whose parameters every run starts from. width: lanes per block that a
+    continued training has, see blocks_of. Raises ConfigError before compilation if the parameters do not fit or if
+    checkpoint.metric is not a column of the metrics.
     """
     started = time.perf_counter()
-    settings, lanes = experiment.settings, experiment.lanes
-    init, update = make_train(experiment.env, experiment.policy)
-    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
+    settings, num_lanes = experiment.settings, len(experiment.lanes)
+    blocks = blocks_of(experiment, width)
     # the same program for every total_steps, so that a continued training equals an uninterrupted one
     max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
+    init, segment, evaluate = (jax.jit(x, donate_argnums=n) for x, n in functions(experiment, blocks, max_updates))
+
+    # only shapes so far: nothing is allocated before it is known to fit
+    keys = jax.ShapeDtypeStruct((blocks.size,), jax.random.key(0, impl=GENERATOR).dtype)
+    keys, numbers = blocks.shapes((keys, blocks.resized(jax.eval_shape(experiment.numbers))))
+    traced_init = init.trace(keys, numbers)
+    state = blocks.shapes(traced_init.out_info)
+    traced_segment = segment.trace(state, numbers, blocks.shapes(jax.ShapeDtypeStruct((), jnp.int32), SAME))
+    check_metric(settings.checkpoint.metric, traced_segment.out_info[1])
+    of_block = bytes_of(jax.tree.map(numbers_of, traced_segment.out_info)) // blocks.mesh.size
+    check_fits(of_block * len(blocks), num_lanes, "the state of a training with its table of metrics")
+    params = read_warm_start(Path(warm_start), state.learner.params) if warm_start else None
+    lowered = (traced_init.lower(), traced_segment.lower(), evaluate.lower(keys, state.learner.params, numbers.task))
+    others = of_block * (len(blocks) - 1), num_lanes
+    with counting() as cache:
+        segment = compile_fitting(lowered[1], *others, "an update", "num_envs, num_steps or model")
+        evaluate = compile_fitting(lowered[2], *others, "an evaluation", "evaluation.num_episodes or model")
+        init = lowered[0].compile()
+    program = Program(
+        lanes=experiment.lanes,
+        blocks=blocks,
+        numbers=blocks.split(experiment.numbers()),
+        like=blocks.resized(state, num_lanes),
+        warm_start=None if params is None else partial(learners_from, experiment, blocks, params),
+        max_updates=max_updates,
+        compile_seconds=0.0,
+        cache=cache,
+        compiled_init=init,
+        compiled_segment=segment,
+        compiled_evaluate=evaluate,
+    )
+    return replace(program, compile_seconds=time.perf_counter() - started)
+
+
+def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple[tuple[Callable, int | None], ...]:
+    """(init, segment, evaluate) of one block, each with the number of the argument that it donates."""
+    init, update = make_train(experiment.env, experiment.policy)
+    evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
 
     def init_lanes(keys, numbers):
         return init_runs(init, keys, *numbers)
@@ -78,29 +149,11 @@ def compile_program(experiment: Experiment, warm_start: str | None = None) -> Pr
         metrics = lax.map(lambda greedy: evaluate_mode(keys, params, greedy, task), greedy)
         return {mode: jax.tree.map(lambda x, i=i: x[i], metrics) for i, mode in enumerate(MODES)}
 
-    # only shapes so far: nothing is allocated before it is known to fit
-    keys = jax.ShapeDtypeStruct((len(lanes),), jax.random.key(0, impl=GENERATOR).dtype)
-    numbers = jax.eval_shape(experiment.numbers)
-    traced_init = jax.jit(init_lanes).trace(keys, numbers)
-    state = traced_init.out_info
-    traced_segment = jax.jit(segment, donate_argnums=0).trace(state, numbers, jax.ShapeDtypeStruct((), jnp.int32))
-    check_metric(settings.checkpoint.metric, traced_segment.out_info[1])
-    check_fits(bytes_of(traced_segment.out_info), len(lanes), "the state of a training with its table of metrics")
-    params = read_warm_start(Path(warm_start), state.learner.params) if warm_start else None
-    lowered_segment = traced_segment.lower()
-    lowered_evaluate = jax.jit(evaluate_lanes).lower(keys, state.learner.params, numbers.task)
-    sizes = "num_envs, num_steps or model", "evaluation.num_episodes or model"
-    program = Program(
-        lanes=lanes,
-        numbers=experiment.numbers(),
-        warm_start=None if params is None else partial(learners_from, experiment, params),
-        max_updates=max_updates,
-        compile_seconds=0.0,
-        compiled_segment=compile_fitting(lowered_segment, len(lanes), "an update", sizes[0]),
-        compiled_evaluate=compile_fitting(lowered_evaluate, len(lanes), "an evaluation", sizes[1]),
-        compiled_init=traced_init.lower().compile(),
+    return (
+        (on_each_device(init_lanes, blocks.mesh, (EACH, EACH), EACH), None),
+        (on_each_device(segment, blocks.mesh, (EACH, EACH, SAME), (EACH, ROWS)), 0),
+        (on_each_device(evaluate_lanes, blocks.mesh, (EACH, EACH, EACH), EACH), None),
     )
-    return replace(program, compile_seconds=time.perf_counter() - started)
 
 
 def check_metric(metric: str | None, metrics: Metrics) -> None:
@@ -110,21 +163,11 @@ def check_metric(metric: str | None, metrics: Metrics) -> None:
         raise ConfigError(f"checkpoint.metric must be one of {', '.join(known)}, got {metric!r}")
 
 
-def compile_fitting(program: jax.stages.Lowered, num_runs: int, what: str, sizes: str) -> jax.stages.Compiled:
-    """The compiled program; raises ConfigError if it needs more memory than the device has."""
-    compiled = program.compile()
-    needed: Any = compiled.memory_analysis()  # jax types it loosely
-    total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-    check_fits(total - needed.alias_size_in_bytes, num_runs, what, sizes)
-    return compiled
+def learners_from(experiment: Experiment, blocks: Blocks, params: Params, algo: Algorithm) -> Learner:
+    """Learners of one block, which start from the same parameters; leaves of algo [size]."""
 
-
-def learners_from(experiment: Experiment, params: Params, algo: Algorithm) -> Learner:
-    """Learners of all runs, which start from the same parameters; leaves of algo [R]."""
-
-    @jax.jit
     def learners(params: Params, algo: Algorithm) -> Learner:
         example = partial(example_of_rollout, experiment.env, experiment.policy, experiment.algo)
         return jax.vmap(lambda algo: algo.init(params, example))(algo)
 
-    return learners(params, algo)
+    return jax.jit(on_each_device(learners, blocks.mesh, (SAME, EACH), EACH))(params, algo)

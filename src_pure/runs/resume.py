@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+import pandas as pd
+
 from src_pure.build import Experiment
 from src_pure.config.files import parse_yaml, read_config_file
 from src_pure.config.names import dotted, harmless
@@ -25,6 +27,8 @@ class Start(NamedTuple):
     damaged: tuple[Path, ...]  # checkpoints to put aside
     continued: list[dict[str, Any]]  # where the run continued under other settings of the process
     lines: list[str]  # messages for the log and standard error
+    pending_rows: pd.DataFrame | None = None  # updates that wait for the end of their row of metrics
+    lanes_per_block: int | None = None  # that the run began with; None: to be chosen, numbers differ by rounding anyway
 
     @property
     def update(self) -> int:
@@ -34,7 +38,7 @@ class Start(NamedTuple):
         """Cuts the tables back to where training begins, puts damaged checkpoints aside and writes config.yaml."""
         run_dir.folder.check()
         put_aside(run_dir.checkpoints, self.damaged)
-        run_dir.rewind(self.update)
+        run_dir.rewind(self.update, rows_until(self.update, self.pending_rows))
         run_dir.write_config(config_yaml)
 
 
@@ -118,10 +122,12 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     if found is None and settings.resume == "must":
         raise CheckpointError("; ".join([*lines, f"resume=must, but there is no checkpoint in {run_dir.checkpoints}"]))
     update = found.update if found else 0
-    refuse_lost_rows(run_dir, experiment, update)
-    if found and run_dir.metrics.digest_of(update) != found.metrics_sha256:
+    pending = found.pending_rows() if found else None
+    last = rows_until(update, pending)
+    refuse_lost_rows(run_dir, experiment, update, last)
+    if found and run_dir.metrics.digest_of(last) != found.metrics_sha256:
         raise ForeignError(
-            f"{run_dir.metrics.path} has other rows of update {update} than checkpoint {update} was saved with: one of "
+            f"{run_dir.metrics.path} has other rows of update {last} than checkpoint {update} was saved with: one of "
             "them is of another copy of this run; restore the files that belong together"
         )
     continued = list(found.continued) if found else []
@@ -134,19 +140,29 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     elif lines or run_dir.metrics.parts:
         lines.append("begins again: there is no whole checkpoint")
     lines += raised_end(run_dir, experiment)
-    return Start(found, tuple(damaged), continued, lines)
+    width = found.lanes_per_block if found and continued == found.continued else None
+    return Start(found, tuple(damaged), continued, lines, pending, width)
 
 
-def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int) -> None:
-    """Raises CheckpointError if the tables do not match a checkpoint, or the checkpoint lies beyond the end."""
+def rows_until(update: int, pending_rows: pd.DataFrame | None) -> int:
+    """The last update of the last row of metrics that had ended at a checkpoint."""
+    return update if pending_rows is None else int(pending_rows["update"].min()) - 1
+
+
+def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int, last: int) -> None:
+    """Raises CheckpointError if the tables do not match a checkpoint, or the checkpoint lies beyond the end.
+
+    update: of the checkpoint; last: the last update in its rows of metrics.
+    """
     end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
     if update > end:
         raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
     evaluated = range(interval, update, interval) if interval else range(0)  # evaluation at `update` is repeated
-    for table, wanted in ((run_dir.metrics, range(1, update + 1)), (run_dir.evaluation, evaluated)):
-        if (missing := table.first_missing(wanted)) is not None:
+    wanted = ((run_dir.metrics, range(1, last + 1), last), (run_dir.evaluation, evaluated, update))
+    for table, updates, until in wanted:
+        if (missing := table.first_missing(updates)) is not None:
             raise CheckpointError(f"{table.path} has no rows of update {missing}, before checkpoint {update}")
-        table.refuse_rewind(update)
+        table.refuse_rewind(until)
 
 
 def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:

@@ -103,13 +103,21 @@ class RunDir:
     def __exit__(self, *error: Any) -> None:
         self.folder.__exit__(*error)
 
-    def rewind(self, update: int) -> None:
-        """Cuts the tables back to an update and deletes what interrupted writes left."""
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to continue: rows or a checkpoint."""
+        return bool(self.metrics.parts or os.listdir(self.folder.held / CHECKPOINTS))
+
+    def rewind(self, update: int, rows_until: int | None = None) -> None:
+        """Cuts the tables back to an update and deletes what interrupted writes left.
+
+        rows_until: the last row of metrics to keep, if it ends before the update.
+        """
         self.folder.check()
         remove_partials(self.folder.held)
-        for table in (self.metrics, self.evaluation):
+        for table, last in ((self.metrics, update if rows_until is None else rows_until), (self.evaluation, update)):
             table.remove_partials()
-            table.rewind(update)
+            table.rewind(last)
 
     def discard(self) -> None:
         """Deletes the files of a new run that stopped before its first metrics, so that its name can be reused.
@@ -117,11 +125,11 @@ class RunDir:
         Keeps everything if the folder holds anything else, such as a file of the user or of a dashboard.
         """
         held = self.folder.held
-        if not self.disposable or self.metrics.parts:
+        if not self.disposable:
             return
         own = {CONFIG, RUN, LOG, LOCK, CHECKPOINTS}
         try:
-            if set(os.listdir(held)) - own or os.listdir(held / CHECKPOINTS):
+            if self.begun or set(os.listdir(held)) - own:
                 return
             for name in own - {CHECKPOINTS}:
                 (held / name).unlink(missing_ok=True)
@@ -136,10 +144,10 @@ class RunDir:
         """Replaces config.yaml as a whole."""
         self._write(CONFIG, config_yaml.encode())
 
-    def append_metrics(self, frame: pd.DataFrame) -> None:
-        """Adds a part to metrics.parquet: one row per update and run."""
+    def append_metrics(self, frame: pd.DataFrame, averaged_from: int | None = None) -> None:
+        """Adds a part to metrics.parquet: one row per update and run, or means from update `averaged_from` on."""
         self.folder.check()
-        self.metrics.append(frame)
+        self.metrics.append(frame, averaged_from)
 
     def append_evaluation(self, frame: pd.DataFrame) -> None:
         """Adds a part to evaluation.parquet: one row per run and policy mode."""

@@ -27,7 +27,7 @@ class Progress:
         self.continued = start.continued  # where the run continued under other settings of the process
         self.elapsed = 0.0
         self.completed: np.ndarray = np.array([], int)  # updates of each run, [R]
-        self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint
+        self.unsaved: list[pd.DataFrame] = []  # rows since the last checkpoint, with the columns of its score
 
     @property
     def finished(self) -> bool:
@@ -46,7 +46,8 @@ class Progress:
         """Counts a segment; completed: updates of each run since the beginning, [R]."""
         if self.done == self.first:
             self.saved = time.perf_counter()  # the clock starts after compilation
-        self.unsaved.append(rows)
+        metric = self.settings.checkpoint.metric
+        self.unsaved.append(rows[[name for name in rows if name in ("run", "episodes", metric)]])
         self.done += num_updates
         self.completed = completed
         self.elapsed += seconds

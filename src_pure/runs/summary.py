@@ -18,14 +18,11 @@ from src_pure.runs.program import Program
 from src_pure.runs.rundir import RunDir
 from src_pure.runs.schedule import Progress
 from src_pure.runs.scores import final_scores
-from src_pure.types import TrainState
 
 PROJECT = Path(__file__).parents[2]
 
 
-def summarise(
-    experiment: Experiment, run_dir: RunDir, program: Program, state: TrainState, progress: Progress
-) -> dict[str, Any]:
+def summarise(experiment: Experiment, run_dir: RunDir, program: Program, progress: Progress) -> dict[str, Any]:
     """The content of summary.json; the scores are empty if no run reached the end.
 
     `final` holds the scores of the sampled policy, `final_greedy` those of the greedy policy.
@@ -40,9 +37,11 @@ def summarise(
     failed = failures(experiment.lanes, progress.completed, progress.done)
     return {
         "name": experiment.name,
-        "parameters": num_parameters(state.learner.params) // num_runs,
+        "parameters": num_parameters(program.like.learner.params) // num_runs,
         "steps_per_second": env_steps * num_runs / progress.seconds,
         "compile_seconds": program.compile_seconds,
+        "compilation_cache": program.cache.as_dict(),
+        "lanes_per_block": program.blocks.width,
         "env_steps": env_steps,
         "wall_seconds": progress.wall_seconds,
         "runs": num_runs,

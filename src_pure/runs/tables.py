@@ -3,6 +3,8 @@
     metrics.parquet/  0000000001-0000000256.<SHA-256>.parquet   the rows of updates 1 to 256
                       0000000257-0000000300.<SHA-256>.parquet
 
+A row may be a mean over several updates. Its `update` is the last of them, and a part names the first in its metadata.
+
 The name of a part contains the digest of its bytes, so one rename publishes both at once. `pd.read_parquet(folder)`
 reads all parts in order and skips names that begin with a dot: parts that are still being written. The folder appears
 together with its first part and disappears together with its last.
@@ -13,11 +15,10 @@ import json
 import os
 import re
 import shutil
-import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -36,7 +37,7 @@ PART = re.compile(r"(\d{10})-(\d{10})\.([0-9a-f]{64})\.parquet", re.ASCII)
 
 
 class Part(NamedTuple):
-    """A part by the fields of its file name; it has rows of every update from `first` to `last`."""
+    """A part by the fields of its file name; its rows cover every update from `first` to `last`."""
 
     first: int
     last: int
@@ -51,7 +52,7 @@ class Table:
     """A table of a run folder. Only the names of its parts are kept in memory.
 
     path: for messages; held: for access, inside a folder that is held open; identity: the run that all parts must
-    belong to, None for published results, which carry none. A table called METRICS has rows of every update. Raises
+    belong to, None for published results, which carry none. A table called METRICS covers every update. Raises
     OddFileError for anything in the folder that is not a part, DamagedError for overlapping parts and, in METRICS, for
     missing updates.
     """
@@ -70,24 +71,34 @@ class Table:
         for part in self.parts:
             self._checked(part)
 
-    def append(self, frame: pd.DataFrame) -> None:
-        """Writes a new part; raises CheckpointError if its columns are not those of the table."""
+    @property
+    def last(self) -> int:
+        """The last update of the table, 0 if it is empty."""
+        return self.parts[-1].last if self.parts else 0
+
+    def append(self, frame: pd.DataFrame, averaged_from: int | None = None) -> None:
+        """Writes a new part; raises CheckpointError if its columns are not those of the table.
+
+        averaged_from: the first update that the rows cover, if they are means over updates.
+        """
         updates, rows = frame["update"], to_arrow(frame)
-        first, last = int(updates.min()), int(updates.max())
-        follows = first == self._last() + 1 if self.path.name == METRICS else first > self._last()
-        if not follows or updates.nunique() != last - first + 1:
-            raise ValueError(f"rows after update {self._last()} must continue {self.path}, got {first} to {last}")
+        last, smallest = int(updates.max()), int(updates.min())
+        first = smallest if averaged_from is None else averaged_from
+        follows = first == self.last + 1 if self.path.name == METRICS else first > self.last
+        complete = updates.nunique() == last - first + 1 if averaged_from is None else first <= smallest
+        if not (follows and complete):
+            raise ValueError(f"rows after update {self.last} must continue {self.path}, got {first} to {last}")
         if self.columns is not None:
             self._refuse_other_columns(rows.column_names, self.columns)
             rows = rows.select(self.columns)
-        content = parquet.encode(rows, self.identity)
+        content = parquet.encode(rows, self.identity, averaged_from)
         part = Part(first, last, hashlib.sha256(content).hexdigest())
         self._publish(part, content)
         self.parts.append(part)
         self.columns = rows.column_names
 
     def refuse_rewind(self, update: int) -> None:
-        """Raises DamagedError if a part spans the update of a checkpoint: the run ends a part at every checkpoint."""
+        """Raises DamagedError if a part spans an update that training goes back to: the run ended a part there."""
         for part in self.parts:
             if part.first <= update < part.last:
                 raise DamagedError(
@@ -107,7 +118,7 @@ class Table:
             flush(self.held.parent)
             self.parts, self.columns = [], None
             shutil.rmtree(aside)
-        while self._last() > update:
+        while self.last > update:
             (self.held / self.parts.pop().name).unlink()
             flush(self.held)
 
@@ -124,7 +135,7 @@ class Table:
         return next((update for update in wanted if not self.has_rows_of(update)), None)
 
     def digest_of(self, update: int) -> str:
-        """SHA-256 of the rows of an update, which always lie in one part."""
+        """SHA-256 of the rows that end at an update, which always lie in one part."""
         part = self._part_of(update)
         rows = [] if part is None else self._rows(part).filter(pc.field("update") == update).to_pylist()
         rows.sort(key=lambda row: row["run"])
@@ -157,7 +168,8 @@ class Table:
             self.identity.check(content.identity, path)
         if missing := [name for name in self.required if name not in content.columns]:
             raise DamagedError(f"{path} cannot be read: it has no column {', '.join(missing)}")
-        if content.updates != (part.first, part.last) or content.num_rows <= part.last - part.first:
+        enough = content.averaged or content.num_rows > part.last - part.first
+        if content.updates != (part.first, part.last) or not enough:
             raise DamagedError(f"{path} cannot be read: it holds other updates than its name says")
         if self.columns is None:
             self.columns = content.columns
@@ -189,9 +201,6 @@ class Table:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-    def _last(self) -> int:
-        return self.parts[-1].last if self.parts else 0
 
     def _part_of(self, update: int) -> Part | None:
         index = bisect_right(self.parts, update, key=lambda part: part.first) - 1
@@ -228,38 +237,3 @@ def list_parts(path: Path, held: Path) -> list[Part]:
             raise OddFileError(f"{path / name} is not a part of a table; remove it")
         parts.append(Part(int(found[1]), int(found[2]), found[3]))
     return parts
-
-
-class RowBuffer:
-    """Collects rows of metrics and writes them together, so that a day of training leaves about two thousand parts.
-
-    Rows wait for `seconds`, or for 1 % of the time since training began if that is longer. As a context manager it
-    writes the remaining rows however the training ends.
-    """
-
-    def __init__(self, append: Callable[[pd.DataFrame], None], seconds: float | None):
-        self.append = append
-        self.seconds = seconds or 0.0
-        self.begun = time.monotonic()
-        self.written: float | None = None  # time of the last write
-        self.waiting: list[pd.DataFrame] = []
-
-    def __enter__(self) -> "RowBuffer":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.write()
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Takes the rows of a segment and writes all waiting rows when they are due; the first are due at once."""
-        self.waiting.append(rows)
-        now = time.monotonic()
-        if self.written is None or now - self.written >= max(self.seconds, (now - self.begun) / 100):
-            self.write()
-
-    def write(self) -> None:
-        """Writes all waiting rows."""
-        if self.waiting:
-            rows, self.waiting = pd.concat(self.waiting, ignore_index=True), []
-            self.append(rows)
-            self.written = time.monotonic()

@@ -15,18 +15,24 @@ from src_pure.runs.loggers import Sink, TensorBoardSink, WandbSink, progress
 from src_pure.runs.loop import train
 from src_pure.runs.policies import params_of
 from src_pure.runs.preemption import StopRequest
+from src_pure.runs.programs import Programs
 from src_pure.runs.resume import Start, find_start, finished_summary, open_run
 from src_pure.runs.rundir import RunDir
 
 
 def train_in_folder(
-    experiment: Experiment, config: dict[str, Any], path: Path | None, stop: StopRequest, named: Path | None = None
+    experiment: Experiment,
+    config: dict[str, Any],
+    path: Path | None,
+    stop: StopRequest,
+    named: Path | None = None,
+    programs: Programs | None = None,
 ) -> None:
     """Trains an experiment in the run folder at `path`, or continues there; None: in a new folder named after the time.
 
     config: as the command gave it, for dashboards; named: the run_dir of the command that continues, by default that
-    folder. Raises NumericalError if runs failed, now or in a training that was
-    finished before; otherwise the errors of `open_run`, `find_start` and `run`.
+    folder; programs: those that earlier trainings compiled. Raises NumericalError if runs failed, now or in a training
+    that was finished before; otherwise the errors of `open_run`, `find_start` and `run`.
     """
     with ExitStack() as stack:
         run_dir = stack.enter_context(open_run(path, experiment))
@@ -40,11 +46,17 @@ def train_in_folder(
                 run_dir.log(line)
                 print(line, file=sys.stderr)
         stack.callback(run_dir.discard)
-        run(experiment, config, run_dir, start, stop, named or run_dir.path)
+        run(experiment, config, run_dir, start, stop, named or run_dir.path, programs)
 
 
 def run(
-    experiment: Experiment, config: dict[str, Any], run_dir: RunDir, start: Start, stop: StopRequest, named: Path
+    experiment: Experiment,
+    config: dict[str, Any],
+    run_dir: RunDir,
+    start: Start,
+    stop: StopRequest,
+    named: Path,
+    programs: Programs | None,
 ) -> None:
     """Trains an experiment in its run folder, beginning at `start`, and prints the results.
 
@@ -58,7 +70,7 @@ def run(
     try:
         with ExitStack() as stack, computing(), stopped_in(run_dir.path, OSError, CheckpointError):
             sinks = [stack.enter_context(closing(sink)) for sink in open_sinks(experiment, config, run_dir)]
-            summary = train(experiment, run_dir, sinks, start, stop)
+            summary = train(experiment, run_dir, sinks, start, stop, programs)
     except Preempted as error:
         run_dir.disposable = False
         with suppress(OSError):  # the message is printed in any case
@@ -69,7 +81,7 @@ def run(
             run_dir.log(f"error: {error}")
         raise
     except KeyboardInterrupt as error:
-        kept = f"what was saved is in {run_dir.path}" if run_dir.metrics.parts else "nothing was done yet"
+        kept = f"what was saved is in {run_dir.path}" if run_dir.begun else "nothing was done yet"
         raise Interrupted(f"interrupted; {kept}") from error
     report(summary, run_dir)
     raise_if_failed(summary["failed"], summary["runs"])

@@ -165,7 +165,7 @@ def _listed(config: dict[str, Any], settings: Sweep) -> list[Values]:
         raise ConfigError(f"{source} must have at least one point, each of dotted keys and values")
     for number, point in enumerate(listed):
         for key in point:
-            check_axis(config, str(key), new=True)
+            check_axis(config, str(key))
         if point.keys() != listed[0].keys():
             key = min(point.keys() ^ listed[0].keys())
             raise ConfigError(f"{source}: point {number} must have the keys of the first, {key} is in only one of them")

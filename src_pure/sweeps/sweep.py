@@ -14,6 +14,7 @@ from src_pure.build import build
 from src_pure.errors import CheckpointError, ConfigError, DeviceError, LockedError, NumericalError, one_line
 from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import StopRequest
+from src_pure.runs.programs import Programs
 from src_pure.runs.rundir import LOG, make_free, make_fresh
 from src_pure.runs.training import train_in_folder
 from src_pure.sweeps.folder import (
@@ -63,7 +64,7 @@ def run_sweep(path: Path, config: dict[str, Any], stop: StopRequest, trust: Sequ
     config: of the command. An error of one batch is written into its log, and the others go on; once all have ended,
     the first such error is raised, or NumericalError if runs failed. Raises Preempted once `stop` is set.
     """
-    batches = batch_folders(path)
+    batches, programs = batch_folders(path), Programs()
     errors: dict[str, Exception] = {}
     for number, batch in enumerate(batches):
         stop.raise_if_set(f"before batch {batch.name}; the same command with run_dir={path} continues")
@@ -72,7 +73,7 @@ def run_sweep(path: Path, config: dict[str, Any], stop: StopRequest, trust: Sequ
         print(f"batch {number + 1} of {len(batches)}", flush=True)
         try:
             experiment = build(batch_config(batch, config), trust)
-            train_in_folder(experiment, experiment.config, batch, stop, named=path)
+            train_in_folder(experiment, experiment.config, batch, stop, path, programs)
         except OF_ONE_BATCH as error:
             errors[batch.name] = error
             _note(path, batch, error)

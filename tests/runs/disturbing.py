@@ -6,6 +6,7 @@ import pandas as pd
 from orbax.checkpoint import Checkpointer, StandardCheckpointHandler
 
 import trainer_pure
+from src_pure.runs import training
 from tests.runs.conftest import OPTIONS
 from tests.runs.test_checkpoint import newest
 
@@ -25,20 +26,20 @@ class After:
         pass
 
 
-def disturbed(monkeypatch, folder, update, function):
+def disturbed(monkeypatch, folder, update, function, options=OPTIONS):
     """The exit code of a training in which something happens after `update`, before its checkpoint."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_pure, "open_sinks", lambda *_: [After(update, function)])
-        return trainer_pure.main([*OPTIONS, f"run_dir={folder}"])
+        patch.setattr(training, "open_sinks", lambda *_: [After(update, function)])
+        return trainer_pure.main([*options, f"run_dir={folder}"])
 
 
 def die():
     raise KeyboardInterrupt
 
 
-def interrupted(monkeypatch, folder, update):
+def interrupted(monkeypatch, folder, update, options=OPTIONS):
     """A run folder of a training that died after `update`, before it could save anything there."""
-    assert disturbed(monkeypatch, folder, update, die) == 130
+    assert disturbed(monkeypatch, folder, update, die, options) == 130
     return folder
 
 

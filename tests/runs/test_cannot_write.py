@@ -13,7 +13,7 @@ import pytest
 
 import trainer_pure
 from src_pure.build import build
-from src_pure.runs import atomic, parquet
+from src_pure.runs import atomic, parquet, training
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 from tests.runs.disturbing import assert_same_run, disturbed
@@ -120,8 +120,8 @@ def test_a_folder_may_vanish_before_training_too(to_continue, monkeypatch, capsy
         shutil.rmtree(run_dir.path)
         return find_start(run_dir, experiment)
 
-    find_start = trainer_pure.find_start
-    monkeypatch.setattr(trainer_pure, "find_start", vanished)
+    find_start = training.find_start
+    monkeypatch.setattr(training, "find_start", vanished)
     assert trainer_pure.main([*OPTIONS, f"run_dir={to_continue}"]) == 4
     error = capsys.readouterr().err
     assert str(to_continue) in error and "No such file or directory" in error and error.count("\n") == 1

@@ -24,6 +24,7 @@ DESCRIPTION = {
     "process": {},
     "continued": [],
     "metrics_sha256": "",
+    "lanes_per_block": 1,
 }
 
 
@@ -80,7 +81,7 @@ def test_a_state_comes_back_bit_for_bit(checkpoints):
     assert problems == []
     restored = found.restore(make_state(0))
     assert_equal(state, restored)
-    assert restored.key.dtype == state.key.dtype
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(restored))
 
 
 def test_training_may_reuse_the_buffers_while_the_state_is_written(checkpoints):
@@ -184,12 +185,12 @@ def test_what_a_killed_write_left_is_removed(checkpoints):
     assert names(checkpoints) == ["1"]
 
 
-@pytest.mark.parametrize("form", [1, 3, "2", None])
+@pytest.mark.parametrize("form", [1, 2, 4, "3", None])
 def test_another_format_is_refused_and_left_alone(checkpoints, form):
     save(checkpoints, 1)
     path = checkpoints.folder / "1" / "checkpoint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": form}))
-    with pytest.raises(CheckpointError, match=rf"1 has format {form!r}, this version reads 2; use the version [^\n]*$"):
+    with pytest.raises(CheckpointError, match=rf"1 has format {form!r}, this version reads 3; use the version [^\n]*$"):
         newest(checkpoints.folder)
     assert names(checkpoints) == ["1"]
 

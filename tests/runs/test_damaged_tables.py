@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src_pure.errors import DamagedError, ForeignError, OddFileError
-from src_pure.runs import tables
+from src_pure.runs import parquet, tables
 from src_pure.runs.columns import to_arrow
 from src_pure.runs.identity import Identity
 from src_pure.runs.tables import Table
@@ -71,6 +71,22 @@ def test_parts_that_overlap_are_noticed(path, updates):
 def test_a_part_with_the_name_of_another_is_noticed(path, first, last):
     write_part(path, to_arrow(metrics_frame([10, 11])), first, last, IDENTITY)
     assert "holds other updates than its name says" in refused(path)
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 12), (11, 13), (10, 14), (12, 13)])
+def test_a_part_of_means_with_the_name_of_another_is_noticed(path, first, last):
+    content = parquet.encode(to_arrow(metrics_frame([13])), IDENTITY, first=10)
+    part = write_content(path, content, 10, 13)
+    Table(path, path, IDENTITY).check()
+    part.rename(path / part.name.replace("0000000010-0000000013", f"{first:010}-{last:010}"))
+    wanted = "holds other updates than its name says" if first == 10 else "has no rows of update 10"
+    assert wanted in refused(path)
+
+
+@pytest.mark.parametrize("first", ["ten", "", "9" * 5000])
+def test_a_part_of_means_from_no_number_is_refused(path, first):
+    write_content(path, parquet.encode(to_arrow(metrics_frame([13])), IDENTITY, first=first), 10, 13)
+    assert "cannot be read" in refused(path)
 
 
 def test_parts_of_other_columns_are_noticed(path):

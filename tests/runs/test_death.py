@@ -24,6 +24,7 @@ from tests.test_command_line import TINY
 GRACE = 20  # seconds
 SMALL = [*TINY, "model.size=4", "policy.head_size=null", "num_envs=2", "num_steps=8", "algo.num_minibatches=1"]
 LONG = [*SMALL, "num_seeds=2", "total_steps=32000", "evaluation.interval=300"]  # 2,000 updates
+ROWS = {1: "metrics.rows_per_run=null", 7: "metrics.rows_per_run=300"}  # by the updates of a row
 OFTEN = ["checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
 MOST = 40  # updates that a training comes further before it is killed; all of them together are not its end
 
@@ -74,13 +75,18 @@ class Training:
         assert self.process.wait(600) == 0, self.output
 
 
+@pytest.fixture(scope="module", params=ROWS)
+def updates_per_row(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(tmp_path_factory, updates_per_row):
     """A function that starts a training; all of them share compiled programs."""
     started, cache = [], tmp_path_factory.mktemp("cache")
 
     def start(folder, options=OFTEN):
-        started.append(Training(folder, cache, options))
+        started.append(Training(folder, cache, [ROWS[updates_per_row], *options]))
         return started[-1]
 
     yield start
@@ -102,13 +108,15 @@ def saved(folder):
     return found.update if found else 0
 
 
-def written(folder):
-    """The last update in the metrics, 0 without any; each update before it is there once for both runs."""
-    if not (folder / "metrics.parquet").exists():
-        return 0
-    updates = pd.read_parquet(folder / "metrics.parquet")["update"].tolist()
-    assert updates == [update for update in range(1, updates[-1] + 1) for _ in range(2)]
-    return updates[-1]
+def written(folder, updates_per_row):
+    """The last update in the metrics and the newest checkpoint, 0 without any; both runs have each row once."""
+    last = 0
+    if (folder / "metrics.parquet").exists():
+        updates = pd.read_parquet(folder / "metrics.parquet")["update"].tolist()
+        last = updates[-1]
+        assert updates == [update for update in range(updates_per_row, last + 1, updates_per_row) for _ in range(2)]
+    pending = folder / "checkpoints" / str(saved(folder)) / "pending.parquet"
+    return max(last, pd.read_parquet(pending)["update"].max()) if pending.exists() else last
 
 
 def finish_and_compare(start, folder, unbroken):
@@ -119,7 +127,7 @@ def finish_and_compare(start, folder, unbroken):
 
 
 @pytest.mark.slow
-def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroken, tmp_path):
+def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroken, tmp_path, updates_per_row):
     """kill -9: five times at any moment of the start, eight in training, seven when a checkpoint is being written."""
     folder, rng, torn = tmp_path / "run", random.Random(9), 0
     for moment in rng.sample(["start"] * 5 + ["training"] * 8 + ["checkpoint"] * 7, k=20):
@@ -134,13 +142,13 @@ def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroke
             training.wait_until_writing()
         assert training.kill(signal.SIGKILL) == -signal.SIGKILL
         torn += training.is_writing
-        assert before <= saved(folder) <= written(folder)
+        assert before <= saved(folder) <= written(folder, updates_per_row)
     assert torn >= 4
     finish_and_compare(start, folder, unbroken)
 
 
 @pytest.mark.slow
-def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, tmp_path):
+def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, tmp_path, updates_per_row):
     """SIGTERM, three times at any moment of the start and seven in training."""
     folder, rng = tmp_path / "run", random.Random(15)
     for moment in rng.sample(["start"] * 3 + ["training"] * 7, k=10):
@@ -155,7 +163,7 @@ def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, 
             assert f"stopped by SIGTERM after update {saved(folder)} of 2000; the same" in training.output
         assert code == 75 or (code == -signal.SIGTERM and not training.told)  # before it can be noticed
         assert saved(folder) >= training.told
-        assert saved(folder) == written(folder) and not training.is_writing
+        assert saved(folder) == written(folder, updates_per_row) and not training.is_writing
     finish_and_compare(start, folder, unbroken)
 
 

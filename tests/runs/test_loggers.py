@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-import trainer_pure
 from src_pure.build import build
 from src_pure.config.compose import compose
+from src_pure.runs import training
 from src_pure.runs.loggers import PlainLines, ProgressBar, TensorBoardSink, WandbSink, points, progress
 from tests.runs.frames import IDENTITY, metrics_frame, new_run
 from tests.test_command_line import TINY
@@ -132,7 +132,7 @@ def test_a_continued_training_has_the_wandb_run_of_before(tmp_path, monkeypatch,
     experiment = build(compose([*TINY, f"wandb.mode={mode}", "wandb.project=memory"]))
     run_dir = new_run(tmp_path / "run", "", IDENTITY)
     for _ in ("start", "the same command again"):
-        for sink in trainer_pure.open_sinks(experiment, experiment.config, run_dir):
+        for sink in training.open_sinks(experiment, experiment.config, run_dir):
             sink.close()
     first, again = started
     assert first["id"] == again["id"] == IDENTITY.run_id[:8]

@@ -8,7 +8,8 @@ import pytest
 
 import trainer_pure
 from src_pure.errors import ConfigError
-from src_pure.runs import loop, resume
+from src_pure.runs import loop, programs, resume, training
+from src_pure.runs.rundir import RunDir
 from tests.runs.conftest import OPTIONS
 from tests.runs.disturbing import assert_same_run, disturbed
 
@@ -116,7 +117,7 @@ def test_a_start_that_is_interrupted_removes_only_what_it_made(tmp_path, monkeyp
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "compile_program", interrupt)
+            patch.setattr(programs, "compile_program", interrupt)
             assert trainer_pure.main([*OPTIONS, f"run_dir={folder}"]) == 130
         assert folder.exists() == bool(notes)
         if notes:
@@ -128,18 +129,18 @@ def test_a_start_that_is_interrupted_removes_only_what_it_made(tmp_path, monkeyp
 
 def test_an_empty_folder_of_the_user_stays(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(loop, "compile_program", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(programs, "compile_program", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert trainer_pure.main([*OPTIONS, f"run_dir={tmp_path / 'run'}"]) == 130
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_starts_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "compile_program", lambda *_: (_ for _ in ()).throw(ConfigError("stop")))
+    monkeypatch.setattr(programs, "compile_program", lambda *_: (_ for _ in ()).throw(ConfigError("stop")))
     seen = []
-    monkeypatch.setattr(trainer_pure, "open_sinks", lambda *arguments: seen.append(arguments[2].path) or [])
+    monkeypatch.setattr(training, "open_sinks", lambda *arguments: seen.append(arguments[2].path) or [])
     monkeypatch.setattr(resume, "datetime", MagicMock(now=lambda: datetime(2026, 1, 2, 3, 4, 5)))
-    monkeypatch.setattr(trainer_pure.RunDir, "discard", lambda self: None)
+    monkeypatch.setattr(RunDir, "discard", lambda self: None)
     for _ in range(3):
         assert trainer_pure.main(OPTIONS) == 2
     assert [path.name for path in seen] == ["2026-01-02_03-04-05", "2026-01-02_03-04-05_2", "2026-01-02_03-04-05_3"]

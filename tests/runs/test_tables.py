@@ -2,21 +2,19 @@
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import warnings
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from src_pure.errors import CheckpointError, DamagedError
-from src_pure.runs import tables
 from src_pure.runs.columns import to_arrow
 from src_pure.runs.rundir import RunDir
-from src_pure.runs.tables import RowBuffer, Table
+from src_pure.runs.tables import Table
 from tests.runs.frames import IDENTITY, metrics_frame, new_run, parts, three_parts
 
 CHANGES = ("mkdir", "replace", "rename", "unlink", "rmdir", "fsync")  # of the file system
@@ -133,6 +131,51 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# rows that are means over several updates
+
+
+def means(*updates):
+    """Rows of two runs with these updates; of a pair, the first is where run 0 failed."""
+    pairs = [update if isinstance(update, tuple) else (update, update) for update in updates]
+    frames = [metrics_frame([update]).query(f"run == {run}") for pair in pairs for run, update in enumerate(pair)]
+    return pd.concat(frames).sort_values(["update", "run"], ignore_index=True)
+
+
+@pytest.mark.parametrize("rows", [[12], [11, 13], [(10, 12)], [10, (11, 13)]])
+def test_a_part_of_means_covers_all_of_their_updates(path, tmp_path, rows):
+    table = open_table(tmp_path)
+    table.append(means(*rows), averaged_from=10)
+    last = table.last
+    assert parts(path)[-1].name.startswith(f"0000000010-{last:010}.")
+    table = open_table(tmp_path)
+    table.check()
+    table.append(metrics_frame([last + 1]))  # a part of single updates may follow
+    table.append(means(last + 9), averaged_from=last + 2)
+    again = open_table(tmp_path)
+    assert again.last == last + 9 and again.first_missing(range(1, again.last + 2)) == again.last + 1
+    pd.testing.assert_frame_equal(again.frame(), pd.read_parquet(path))
+    assert set(again.frame()["update"]) == set(range(1, 10)) | set(means(*rows)["update"]) | {last + 1, last + 9}
+    assert again.digest_of(last) == hashlib.sha256(digested(again.frame(), last)).hexdigest()
+    again.rewind(last)
+    assert again.last == last
+    with pytest.raises(DamagedError, match="rows from before and after update 10"):
+        again.rewind(10)
+
+
+def digested(frame, update):
+    """The text whose digest stands for the rows of an update."""
+    rows = frame[frame["update"] == update].sort_values("run").astype(object)
+    return json.dumps(rows.where(rows.notna(), None).to_dict("records"), sort_keys=True).encode()
+
+
+@pytest.mark.parametrize(("rows", "first"), [([12], 9), ([12], 11), ([9], 10), ([12], 13)])
+def test_means_must_continue_the_table(path, tmp_path, rows, first):
+    with pytest.raises(ValueError, match="rows after update 9 must continue"):
+        open_table(tmp_path).append(means(*rows), averaged_from=first)
+    assert len(parts(path)) == 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # kills
 
 
@@ -196,51 +239,3 @@ def test_a_kill_at_any_moment_leaves_a_table_without_gaps(tmp_path, before, chan
         if not killed:
             break
     assert step > 3
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# how often
-
-
-def written_at(monkeypatch, seconds, steps):
-    """When rows that come every `steps` seconds are written, for 1,000 seconds."""
-    now, moments = 0.0, []
-    monkeypatch.setattr(tables, "time", SimpleNamespace(monotonic=lambda: now))
-    with RowBuffer(lambda frame: moments.append((now, frame["update"].tolist())), seconds) as buffer:
-        for update in range(1, int(1000 / steps) + 1):
-            now = update * steps
-            buffer.add(pd.DataFrame({"update": [update]}))
-    assert [update for _, rows in moments for update in rows] == list(range(1, int(1000 / steps) + 1))
-    return [moment for moment, _ in moments]
-
-
-def test_rows_are_written_when_log_seconds_or_a_hundredth_of_the_time_has_passed(monkeypatch):
-    moments = written_at(monkeypatch, 5, 1)
-    assert moments[0] == 1 and moments[-1] == 1000
-    gaps = np.diff(moments[:-1])
-    assert (gaps >= np.maximum(5, np.array(moments[1:-1]) / 100)).all()
-    assert (gaps <= np.maximum(5, np.array(moments[1:-1]) / 100) + 1).all()
-    assert written_at(monkeypatch, None, 100) == [100 * n for n in range(1, 11)]
-
-
-def test_what_waits_is_written_on_request_and_on_the_way_out():
-    frames = []
-    with pytest.raises(KeyboardInterrupt), RowBuffer(frames.append, 1e9) as buffer:
-        for update in range(1, 6):
-            buffer.add(pd.DataFrame({"update": [update]}))
-            if update == 3:
-                buffer.write()
-                buffer.write()
-        raise KeyboardInterrupt
-    assert [frame["update"].tolist() for frame in frames] == [[1], [2, 3], [4, 5]]
-
-
-def test_rows_that_cannot_be_written_are_not_tried_again():
-    def full(frame):
-        tries.append(len(frame))
-        raise OSError(28, "No space left on device")
-
-    tries = []
-    with pytest.raises(OSError, match="No space"), RowBuffer(full, 0) as buffer:
-        buffer.add(pd.DataFrame({"update": [1]}))
-    assert tries == [1]

@@ -1,0 +1,128 @@
+"""Blocks: lanes are trained a few at a time by one compiled program, so that what it works on stays in the cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from src_pure.build import Experiment
+from src_pure.device import bytes_of, device_memory
+from src_pure.lanes import GENERATOR
+from src_pure.runs.arrays import is_key, key_impl, numbers_of
+from src_pure.runs.mesh import EACH, mesh_of
+from src_pure.train import example_of_rollout, make_train
+
+CACHE_BYTES = 2**23  # on CPU: state and rollout of a block; measured, see docs/results
+SHARE = 8  # on an accelerator: the block's state and rollout may take this part of its memory, gradients need more
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How lanes are divided: `width` lanes on each device of the mesh make a block.
+
+    The last block is filled up by repeating the last lane; `join` leaves these out.
+    """
+
+    num_lanes: int
+    width: int
+    mesh: Mesh
+
+    @property
+    def size(self) -> int:
+        """Lanes of a block, on all devices."""
+        return self.width * self.mesh.size
+
+    def __len__(self) -> int:
+        return -(-self.num_lanes // self.size)
+
+    def place(self, spec: PartitionSpec = EACH) -> Sharding | None:
+        """Where the arrays of a block lie; None with one device: wherever jax puts them."""
+        return None if self.mesh.size == 1 else NamedSharding(self.mesh, spec)
+
+    def split(self, tree: Any, like: Any = None) -> list[Any]:
+        """One tree for each block, leaves [size, ...] on the devices, in memory of their own; tree: leaves [R, ...].
+
+        like: the tree with typed keys where they are to be made of key data; None: those of `tree` itself.
+        """
+        like = tree if like is None else like
+        arrays = jax.tree.map(lambda x: np.asarray(numbers_of(x)), tree)
+        starts = range(0, len(self) * self.size, self.size)
+        return [jax.tree.map(partial(self._placed, start), arrays, like) for start in starts]
+
+    def join(self, blocks: Sequence[Any], axis: int = 0) -> Any:
+        """The tree of all lanes as numpy arrays of their own, without the filling; typed keys become their key data.
+
+        blocks: one tree for each block, leaves [size, ...], or [U, size] with axis=1.
+        """
+        first, *_ = blocks
+        arrays = jax.device_get([[numbers_of(x) for x in jax.tree.leaves(block)] for block in blocks])
+        joined = [np.concatenate(parts, axis) for parts in zip(*arrays, strict=True)]
+        kept = [x[(slice(None),) * axis + (slice(self.num_lanes),)] for x in joined]
+        return jax.tree.unflatten(jax.tree.structure(first), kept)
+
+    def shapes(self, tree: Any, spec: PartitionSpec = EACH) -> Any:
+        """Shapes with the places of the arrays; tree: arrays of one block, or their shapes."""
+        place = self.place(spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    def resized(self, tree: Any, num_lanes: int | None = None) -> Any:
+        """Shapes with another number of lanes, None: that of a block; tree: shapes [..., ...]."""
+        number = self.size if num_lanes is None else num_lanes
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), tree)
+
+    def _placed(self, start: int, array: np.ndarray, like: Any) -> jax.Array:
+        """The lanes of one block from `start` on, in memory that the program may reuse."""
+        lanes = np.minimum(np.arange(start, start + self.size), self.num_lanes - 1)
+        placed = jax.device_put(array[lanes], self.place(), may_alias=False)
+        return jax.random.wrap_key_data(placed, impl=key_impl(like)) if is_key(like) else placed
+
+
+def blocks_of(experiment: Experiment, width: int | None = None) -> Blocks:
+    """How the lanes of an experiment are divided.
+
+    width: lanes per device that the training began with, which it keeps: a program of another width rounds differently.
+    None: lanes_per_block of the configuration, or else chosen by bytes.
+    """
+    num_lanes, num_devices = len(experiment.lanes), jax.local_device_count()
+    if width is None:
+        width = lanes_per_device(experiment, -(-num_lanes // num_devices))
+    return Blocks(num_lanes, width, mesh_of(min(num_devices, -(-num_lanes // width))))
+
+
+def lanes_per_device(experiment: Experiment, even: int) -> int:
+    """The width of a new training's blocks; even: lanes per device if there were a single block."""
+    if wanted := experiment.settings.lanes_per_block:
+        return min(even, wanted)
+    return even if even == 1 else fitting(even, most_lanes(experiment))
+
+
+def fitting(even: int, most: int) -> int:
+    """`even` if it is at most `most`, else the width that leaves the fewest lanes to fill up.
+
+    Few widths are tried, so that trainings of many numbers of lanes share a compiled program.
+    """
+    widths = sorted({most, max(1, 3 * most // 4), max(1, most // 2)}, reverse=True)
+    return even if even <= most else min(widths, key=lambda width: -(-even // width) * width)
+
+
+def most_lanes(experiment: Experiment) -> int:
+    """The most lanes of one device's block, a power of two, by the bytes of one lane; compiles nothing.
+
+    On a CPU the block has to stay in the cache; an accelerator takes as many as its memory can hold.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    available = CACHE_BYTES if on_cpu else device_memory() // SHARE
+    return 2 ** max(0, (available // bytes_of_lane(experiment)).bit_length() - 1)
+
+
+def bytes_of_lane(experiment: Experiment) -> int:
+    """Bytes of the state and of one rollout of one lane, from shapes alone."""
+    init, _ = make_train(experiment.env, experiment.policy)
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=GENERATOR))
+    state = jax.eval_shape(init, key, experiment.algo)
+    _, trajectory = example_of_rollout(experiment.env, experiment.policy, experiment.algo)
+    return bytes_of(jax.tree.map(numbers_of, (state, trajectory)))

@@ -1,0 +1,29 @@
+"""The devices that lanes are spread over: each computes its own lanes, and they never exchange anything."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+AXIS = "run"
+EACH = PartitionSpec(AXIS)  # leaves [R, ...]: every device has its own lanes
+ROWS = PartitionSpec(None, AXIS)  # leaves [U, R]
+SAME = PartitionSpec()  # every device has the same
+
+
+def mesh_of(num_devices: int) -> Mesh:
+    """The first devices of this process in a row; its one axis is called "run"."""
+    return Mesh(np.array(jax.local_devices()[:num_devices]), (AXIS,))
+
+
+def on_each_device(function: Callable, mesh: Mesh, arguments: Any, results: Any) -> Callable:
+    """The function, computed by each device for its own lanes; with one device it stays as it is.
+
+    arguments, results: EACH, ROWS or SAME for each of them. Nothing is exchanged between devices, so a loop that ends
+    when a device's lanes are done does not wait for the others.
+    """
+    if mesh.size == 1:
+        return function
+    return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
