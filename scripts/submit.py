@@ -24,7 +24,7 @@ from typing import Any
 from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
 from src_pure.config.targets import TRUST_HELP
-from src_pure.errors import CannotWriteError, ConfigError, Parser, between, guarded
+from src_pure.errors import CannotWriteError, ConfigError, Parser, between, guarded, shown
 from src_pure.sweeps import slurm
 from src_pure.sweeps.folder import refresh_runs
 from src_pure.sweeps.plan import counted
@@ -91,8 +91,12 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
         raise ConfigError(f"--sbatch must be OPTION=VALUE, such as exclude=node7, got {odd[0]!r}")
 
 
-def sbatch_options(options: argparse.Namespace, grace_seconds: float) -> dict[str, Any]:
+def sbatch_options(options: argparse.Namespace, grace_seconds: Any) -> dict[str, Any]:
     """The options of sbatch, by its own names; raises ConfigError for a time that leaves no time to train."""
+    if isinstance(grace_seconds, bool) or not isinstance(grace_seconds, int | float) or not 0 < grace_seconds < 86400:
+        raise ConfigError(
+            f"on Slurm grace_seconds must be a number of seconds, up to a day, got {shown(grace_seconds)}"
+        )
     notice = math.ceil(grace_seconds) + slurm.NOTICE
     found: dict[str, Any] = {"signal": f"USR2@{notice}"}
     if options.time is not None:
@@ -110,32 +114,31 @@ def submit(options: argparse.Namespace) -> int:
         slurm.require("sbatch")
     config = compose(options.overrides, options.config)
     run = run_dir_of(config)
+    sbatch = {} if options.local else sbatch_options(options, config["grace_seconds"])
     folders = (planned if options.dry_run else begin)(config, options.trust)
     jobs = {} if options.local or options.dry_run else slurm.jobs_of(run)
     found = sorted_out(folders, {batch for batch, job in jobs.items() if not job.ended})
     print(found, flush=True)
     if options.dry_run:
-        return show(run, found.missing, options, config)
+        return show(run, found.missing, options, sbatch)
     further = trainer_options(options.overrides, options.trust)
     if not found.missing:
         return 0
     if options.local:
         return train_here(folders, found.missing, further, options.workers or 1)
     packs = in_packs(found.missing, options.pack or 1)
-    sbatch = sbatch_options(options, config["grace_seconds"])
     job = slurm.submit(run, packs, sbatch, options.setup, options.at_once, further)
     print(f"job {job} of {counted(len(packs), 'task')}; how far they are: python scripts/submit.py status {run}")
     return 0
 
 
-def show(run: Path, missing: Sequence[Path], options: argparse.Namespace, config: dict[str, Any]) -> int:
+def show(run: Path, missing: Sequence[Path], options: argparse.Namespace, sbatch: dict[str, Any]) -> int:
     """0, after the tasks and the sbatch script are printed."""
     packs = in_packs(missing, options.pack or 1)
     for number, pack in enumerate(packs):
         print(f"task {number}: {label_of(pack)}")
     if packs and not options.local:
-        print(slurm.script(run, len(packs), sbatch_options(options, config["grace_seconds"]), options.setup,
-                           options.at_once))  # fmt: skip
+        print(slurm.script(run, len(packs), sbatch, options.setup, options.at_once))
     return 0
 
 

@@ -62,6 +62,7 @@ def test_installed_commands_work_from_any_folder(installed):
         ["export", "run"],
         ["watch", "run", "--episodes", "1"],
         ["check-model", "model=gruu"],
+        ["submit", "status", "run"],
     ):
         done = installed(f"src-pure-{command[0]}", *command[1:])
         assert done.returncode == (2 if "gruu" in command[1] else 0), done.stderr

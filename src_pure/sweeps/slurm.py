@@ -90,6 +90,7 @@ def script(run: Path, num_tasks: int, sbatch: dict[str, Any], setup: Sequence[st
 
 def parameters(name: str, sbatch: dict[str, Any], setup: Sequence[str], at_once: int | None) -> dict[str, Any]:
     """What submitit calls the options of a job."""
+    cpus = sbatch.get("cpus-per-task")
     return {
         "job_name": name,
         "time": None,  # submitit's default is five minutes
@@ -97,6 +98,7 @@ def parameters(name: str, sbatch: dict[str, Any], setup: Sequence[str], at_once:
         "stderr_to_stdout": True,
         "array_parallelism": at_once or 100_000,  # submitit's default, 256, would keep nodes idle
         "setup": list(setup) or None,
+        "srun_args": [f"--cpus-per-task={cpus}"] if cpus else None,  # srun takes one core where it is not told
         "additional_parameters": {"requeue": True} | sbatch,
     }
 

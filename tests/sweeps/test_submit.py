@@ -151,12 +151,22 @@ def test_a_single_training_is_one_batch(tmp_path, capsys):
 @pytest.mark.parametrize("command", [TINY, SWEEP])
 def test_a_dry_run_shows_everything_and_writes_nothing(tmp_path, programs, capsys, command):
     options = ["--dry-run", "--pack", "2", "--time", "1-0", "--gpus", "1", "--partition", "gpu", "--memory", "16G",
-               "--sbatch", "exclude=node7", "--setup", "module load cuda", "--at-once", "1"]  # fmt: skip
+               "--cpus", "4", "--sbatch", "exclude=node7", "--setup", "module load cuda", "--at-once", "1"]  # fmt: skip
     assert submit.main([*command, f"run_dir={tmp_path / 'run'}", *options]) == 0
     shown = capsys.readouterr().out.splitlines()
-    wanted = ["time=1-0", "gpus-per-node=1", "partition=gpu", "mem=16G", "exclude=node7", "signal=USR2@45", "requeue"]
+    wanted = [
+        "time=1-0",
+        "gpus-per-node=1",
+        "partition=gpu",
+        "mem=16G",
+        "cpus-per-task=4",
+        "exclude=node7",
+        "signal=USR2@45",
+        "requeue",
+    ]
     assert {f"#SBATCH --{text}" for text in wanted} <= set(shown)
     assert "module load cuda" in shown
+    assert any(line.startswith("srun ") and " --cpus-per-task=4 " in line for line in shown)
     if command is SWEEP:
         assert shown[:3] == ["batches: 3 to train", "task 0: 000 001", "task 1: 002"]
         assert "#SBATCH --array=0-1%1" in shown
@@ -183,6 +193,8 @@ def test_without_slurm_nothing_is_written(tmp_path, programs, capsys):
         (["--local", "--pack", "2"], "--pack is for Slurm"),
         (["--dry-run", "--time", "soon"], "--time must be a time such as 4:00:00"),
         (["--dry-run", "--time", "1"], "--time must be more than 90 seconds"),
+        (["--time", "1"], "--time must be more than 90 seconds"),
+        (["grace_seconds=soon"], "grace_seconds must be a number of seconds"),
         (["--dry-run", "--pack", "0"], "must be a whole number from 1"),
         (["--dry-run", "--sbatch", "--exclude"], "--sbatch"),
         (["--dry-run", "--sbatch", "exclude"], "--sbatch must be OPTION=VALUE"),
