@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src_pure.errors import CannotWriteError, ConfigError, Preempted, one_line
-from src_pure.runs.atomic import read_json, replacing
+from src_pure.runs.atomic import Description, read_json, replacing, validated
 from src_pure.runs.rundir import CHECKPOINTS
 from src_pure.sweeps.folder import status_of
 from src_pure.sweeps.tasks import exit_code_of, note, stopping, train_batches
@@ -37,6 +37,13 @@ ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL
          "REVOKED", "TIMEOUT"}  # fmt: skip
 NOTICE = 15  # seconds, besides grace_seconds, between the signal and the end of a job's time
 ABSENT = "Slurm is not here: there is no {} on PATH; submit from a machine of the cluster, or train here with --local"
+
+
+class Tasks(Description):
+    """tasks.json."""
+
+    job_name: str
+    tasks: list[list[str]]  # batches of each task, as paths in the run folder
 
 
 class Job(NamedTuple):
@@ -153,8 +160,8 @@ def jobs_of(run: Path) -> dict[Path, Job]:
     """
     submitted = {}
     for file in sorted((run / JOBS).glob(f"*/{TASKS}")):
-        content = read_json(file)
-        submitted[content["job_name"]] = content["tasks"]
+        content = validated(read_json(file), Tasks, file)
+        submitted[content.job_name] = content.tasks
     if not submitted:
         return {}
     if shutil.which("squeue") is None:
