@@ -24,9 +24,11 @@ from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
 from src_pure.config.sweep import is_sweep
 from src_pure.config.usage import usage
+from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.runs.preemption import stop_on_signals
 from src_pure.runs.training import train_in_folder
+from src_pure.sweeps.estimate import describe
 from src_pure.sweeps.plan import make_plan
 from src_pure.sweeps.sweep import open_sweep, run_sweep
 
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "leave out --multirun; sweep.KEY=[A,B] is several settings; for several seeds write num_seeds=3"
         )
     config = compose(options.overrides, options.config)
+    if config["plan"] is not None:
+        return plan(config, options.trust)
     if is_sweep(config):
         return sweep(config, options.trust, options.help)
     experiment = build(config, options.trust)
@@ -55,6 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = Path(experiment.settings.run_dir) if experiment.settings.run_dir else None
     with stop_on_signals(experiment.settings.grace_seconds) as stop:
         train_in_folder(experiment, config, path, stop)
+    return 0
+
+
+def plan(config: dict[str, Any], trust: Sequence[str]) -> int:
+    """The exit code, after the plan of a command is printed."""
+    if config["plan"] != "only":
+        raise ConfigError(f"plan must be only, or null to train, got {config['plan']}")
+    with computing():
+        for line in describe(make_plan(config, trust)):
+            print(line, flush=True)
     return 0
 
 
@@ -71,11 +85,11 @@ def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
 
 
 def keep_compiled_programs() -> None:
-    """Sets the folder where jax caches compiled programs; if it cannot be written, warns and switches the cache off."""
-    project = Path(__file__).resolve().parent
-    checkout = (project / "pyproject.toml").is_file()
-    default = project / ".cache" / "jax" if checkout else platformdirs.user_cache_path("src-pure") / "jax"
-    folder = jax.config.jax_compilation_cache_dir or str(default)
+    """Sets the folder where jax caches compiled programs; if it cannot be written, warns and switches the cache off.
+
+    By default all checkouts of a user share one.
+    """
+    folder = jax.config.jax_compilation_cache_dir or str(platformdirs.user_cache_path("src-pure") / "jax")
     try:
         if "://" not in folder:  # otherwise it is a bucket, which jax handles itself
             os.makedirs(folder, exist_ok=True)

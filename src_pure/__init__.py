@@ -34,3 +34,16 @@ def load_actor_critic(folder, trust=()):
     from src_pure.runs import policies
 
     return policies.load_actor_critic(folder, trust)
+
+
+def read_run(folder, table="metrics"):
+    """The metrics of a run folder as a pandas DataFrame: one row per update and run, missing values as NaN.
+
+    Of a sweep folder, the rows of all its batches, with the columns of the sweep's runs: point, state and one for every
+    swept key, such as "algo.learning_rate". table="evaluation" gives the evaluation instead: one row per evaluation,
+    run and mode of the policy, "sampled" or "greedy". A run that is still training can be read at any time. Raises
+    FileNotFoundError if the folder holds no such table yet.
+    """
+    from src_pure.results import reading  # here, to keep importing the package cheap
+
+    return reading.read_run(folder, table)

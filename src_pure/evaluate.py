@@ -1,6 +1,7 @@
 """Evaluation: the policy plays with separate environments and keys; the training state is only read."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,17 @@ from src_pure.models.policy import Policy
 from src_pure.train import acting_step, episode_sums
 from src_pure.types import Actor, Array, Key, Metrics, Params, Timestep
 
+FEW = 8  # once only one episode of so many is still being played, the others are no longer computed
+
+
+class Played(NamedTuple):
+    """How far an evaluation has come."""
+
+    actor: Actor
+    playing: Array  # [B] bool
+    episodes: Metrics  # sums over those that ended or were cut off, and `unfinished`, how many were cut off
+    time: Array  # [] int32
+
 
 def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., Metrics]:
     """evaluate(key, params, greedy) -> metrics: each environment plays one episode, so long ones count like short ones.
@@ -22,34 +34,59 @@ def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., 
     max_steps. Those count with their statistics so far, but as unsuccessful.
     """
 
+    def play(key: Key, params: Params, greedy: Array | bool, env: VecEnv, played: Played, most: int) -> Played:
+        """How far it has come once at most `most` episodes are being played; none are after max_steps."""
+
+        def going_on(played: Played) -> Array:
+            return (played.time < max_steps) & (jnp.sum(played.playing) > most)
+
+        def step(played: Played) -> Played:
+            actor, playing, episodes, time = played
+            key_action, key_env = jax.random.split(jax.random.fold_in(key, time))
+            obs, reset = actor.timestep.obs, actor.timestep.reset
+            carry, action, _ = acting_step(key_action, policy.apply, params, actor.carry, obs, reset, greedy)
+            env_state, timestep = env.step(key_env, actor.env_state, action)
+            first_end = timestep._replace(finished=timestep.finished & playing)
+            episodes = added(episodes, first_end, 0)
+            return Played(Actor(env_state, timestep, carry), playing & ~timestep.finished, episodes, time + 1)
+
+        played = lax.while_loop(going_on, step, played)
+        cut = played.playing & (played.time >= max_steps)
+        episodes = added(played.episodes, cut_off(played.actor.timestep, cut), jnp.sum(cut))
+        return played._replace(playing=played.playing & ~cut, episodes=episodes)
+
     @in_32_bits
     def evaluate(key: Key, params: Params, greedy: Array | bool, task: EnvParams | None = None) -> Metrics:
         own_env = with_params(env, task)
         key_reset, key_run = jax.random.split(key)
         env_state, timestep = own_env.reset(key_reset)
         actor = Actor(env_state, timestep, policy.initialize_carry(env.num_envs))
-
-        def going_on(loop):
-            _, playing, _, time = loop
-            return (time < max_steps) & jnp.any(playing)
-
-        def step(loop):
-            actor, playing, episodes, time = loop
-            key_action, key_env = jax.random.split(jax.random.fold_in(key_run, time))
-            obs, reset = actor.timestep.obs, actor.timestep.reset
-            carry, action, _ = acting_step(key_action, policy.apply, params, actor.carry, obs, reset, greedy)
-            env_state, timestep = own_env.step(key_env, actor.env_state, action)
-            first_end = timestep._replace(finished=timestep.finished & playing)
-            episodes = jax.tree.map(jnp.add, episodes, episode_sums(first_end))
-            return Actor(env_state, timestep, carry), playing & ~timestep.finished, episodes, time + 1
-
-        nothing = jax.tree.map(jnp.zeros_like, episode_sums(timestep))
-        start = (actor, jnp.ones(env.num_envs, bool), nothing, jnp.int32(0))
-        actor, playing, episodes, _ = lax.while_loop(going_on, step, start)
-        episodes = jax.tree.map(jnp.add, episodes, episode_sums(cut_off(actor.timestep, playing)))
-        return episodes | {"unfinished": jnp.sum(playing)}
+        nothing = jax.tree.map(jnp.zeros_like, episode_sums(timestep) | {"unfinished": jnp.int32(0)})
+        played = Played(actor, jnp.ones(env.num_envs, bool), nothing, jnp.int32(0))
+        few = env.num_envs // FEW
+        played = play(key_run, params, greedy, own_env, played, few)
+        if few:
+            played = play(key_run, params, greedy, *rest_of(own_env, played, few), 0)
+        return played.episodes
 
     return evaluate
+
+
+def added(episodes: Metrics, timestep: Timestep, unfinished: Array | int) -> Metrics:
+    """The sums, with the episodes that finished at a timestep; unfinished: how many of them were cut off."""
+    return jax.tree.map(jnp.add, episodes, episode_sums(timestep) | {"unfinished": jnp.int32(unfinished)})
+
+
+def rest_of(env: VecEnv, played: Played, number: int) -> tuple[VecEnv, Played]:
+    """(a batch of `number` environments, how far they have come), among them all whose episode is still being played.
+
+    At most `number` episodes are. The batch is filled up with the first environment, which does not count again.
+    """
+    index = jnp.nonzero(played.playing, size=number, fill_value=0)[0]
+    playing = jnp.arange(number) < jnp.sum(played.playing)
+    env, env_state = env.part(played.actor.env_state, index)
+    timestep, carry = jax.tree.map(lambda x: x[index], (played.actor.timestep, played.actor.carry))
+    return env, played._replace(actor=Actor(env_state, timestep, carry), playing=playing)
 
 
 def cut_off(timestep: Timestep, playing: Array) -> Timestep:

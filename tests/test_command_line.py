@@ -123,7 +123,7 @@ def test_a_training_in_which_every_run_fails_stops(tmp_path, capsys):
     assert set(summary["failed"]) == {"3", "4"} and summary["final"] == {}
 
 
-@pytest.mark.parametrize("broken", ["obs", "reward"])
+@pytest.mark.parametrize("broken", ["obs", pytest.param("reward", marks=pytest.mark.slow)])
 def test_an_environment_that_gives_no_numbers_is_named(broken, tmp_path, capsys):
     """The error does not advise a smaller learning rate, and earlier checkpoints stay."""
     env = [

@@ -22,19 +22,22 @@ def start(*arguments, **variables):
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
 
 
+DEBUGGING = {
+    "JAX_DISABLE_JIT": "1",
+    "JAX_DEBUG_NANS": "1",
+    "JAX_DEBUG_KEY_REUSE": "1",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_TRANSFER_GUARD": "disallow",
+}
+
+
 @pytest.mark.parametrize(
     ("variables", "error"),
     [
         ({"JAX_PLATFORMS": "nope"}, "error: JAX_PLATFORMS=nope finds no device: "),
         *(
-            ({name: value}, f"error: {name}=")
-            for name, value in {
-                "JAX_DISABLE_JIT": "1",
-                "JAX_DEBUG_NANS": "1",
-                "JAX_DEBUG_KEY_REUSE": "1",
-                "JAX_NUMPY_DTYPE_PROMOTION": "strict",
-                "JAX_TRANSFER_GUARD": "disallow",
-            }.items()
+            pytest.param({name: value}, f"error: {name}=", marks=[pytest.mark.slow] * (name != "JAX_DISABLE_JIT"))
+            for name, value in DEBUGGING.items()
         ),
         ({"JAX_ENABLE_X64": "maybe"}, "error: the program cannot start: "),
     ],
@@ -42,6 +45,20 @@ def start(*arguments, **variables):
 def test_settings_without_a_device_are_one_line(tmp_path, variables, error):
     done = start(f"run_dir={tmp_path / 'run'}", **variables)
     assert done.returncode == 2 and done.stderr.startswith(error) and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", DEBUGGING)
+def test_a_setting_of_jax_that_breaks_trainings_is_one_line(tmp_path, capsys, name):
+    """In this process; the environment variables above are how a user sets them."""
+    value, before = {"1": True}.get(DEBUGGING[name], DEBUGGING[name]), jax.config.values[name.lower()]
+    jax.config.update(name.lower(), value)
+    try:
+        assert trainer_pure.main([*OPTIONS, f"run_dir={tmp_path / 'run'}"]) == 2
+    finally:
+        jax.config.update(name.lower(), before)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}={value} ") and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -66,7 +66,8 @@ def test_installed_commands_work_from_any_folder(installed):
     ):
         done = installed(f"src-pure-{command[0]}", *command[1:])
         assert done.returncode == (2 if "gruu" in command[1] else 0), done.stderr
-    assert installed("src-pure-bsuite-score", "run").returncode == 2
+    for name in ("bsuite-score", "sweep-report"):
+        assert installed(f"src-pure-{name}", "run").returncode == 2
 
 
 @pytest.mark.slow

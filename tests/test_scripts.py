@@ -18,7 +18,7 @@ from tests.runs.frames import metrics_frame, write_part
 
 FOLDER = REPOSITORY / "scripts"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-READERS = ["plot", "watch", "export", "bsuite_score"]  # scripts that read run folders
+READERS = ["plot", "watch", "export", "bsuite_score", "sweep_report"]  # scripts that read run folders
 HUGE = "9" * 30
 
 
@@ -67,7 +67,7 @@ def test_every_script_explains_itself_and_refuses_what_it_does_not_know(scripts,
     + [("watch", option) for option in ("--seed", "--run", "--episodes", "--max-steps")]
     + [(f"bench_{name}", "--calls") for name in ("envs", "models", "train")]
     + [("bench_checkpoint", option) for option in ("--repeats", "--seconds")]
-    + [("check_model", "--steps")],
+    + [("check_model", "--steps"), ("sweep_report", "--rerun")],
 )
 @pytest.mark.parametrize("value", [HUGE, "1e12", "-1", "nan", "", "1" + "0" * 5000])
 def test_numbers_that_cannot_be_meant_are_refused(scripts, capsys, name, option, value):

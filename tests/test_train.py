@@ -91,8 +91,12 @@ def test_corridors_side_by_side_equal_each_corridor_alone():
         assert_close(jax.tree.map(itemgetter(run), together), alone)
 
 
+@pytest.mark.slow
 def test_runs_together_equal_runs_alone():
-    """Runs with different seeds and settings in one program learn what each learns alone."""
+    """Runs with different seeds and settings in one program learn what each learns alone.
+
+    Here the whole state; tests/test_lanes.py compares what a training reports.
+    """
     keys, rates = training_keys(SeedLanes([5, 6, 6])), jnp.array([1e-3, 1e-3, 1e-2])
     together, metrics = train_runs(keys, rates)
     for i in range(3):
@@ -118,6 +122,7 @@ def test_a_run_whose_numbers_end_stays_as_it_was_and_the_others_go_on():
 
 
 def test_segments_of_any_length_are_one_program_and_one_training():
+    """The state that goes from one to the next holds arrays only."""
     init, update = make_train(*make(GRU(8)))
     algo = repeat(Numbers(SMALL, None), 2).algo
     state = jax.jit(partial(init_runs, init))(training_keys(SeedLanes([0, 1])), algo)
@@ -134,20 +139,16 @@ def test_segments_of_any_length_are_one_program_and_one_training():
     jax.tree.map(
         lambda a, b, c: np.testing.assert_array_equal(a[:3], np.concatenate([b[:1], c[:2]])), metrics, first, rest
     )
-
-
-def test_state_holds_arrays_only():
-    state, _ = train_runs(training_keys(SeedLanes([0])), jnp.array([1e-3]))
-    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(state))
-    assert state.update.dtype == jnp.int32
-    assert state.update.tolist() == [2]
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(whole))
+    assert whole.update.dtype == jnp.int32
+    assert whole.update.tolist() == [3, 3]
 
 
 def one_name_per_class():
     """One name in configs/model for each class, because sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    quick = "AGaLiTe"  # the others run with the slow tests
-    marks = {target: () if target.endswith(quick) else pytest.mark.slow for target in targets}
+    quick = "GRU"  # the others run with the slow tests
+    marks = {target: () if target.endswith(f".{quick}") else pytest.mark.slow for target in targets}
     return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
 
 
@@ -209,17 +210,28 @@ def test_evaluation_reads_parameters_alone():
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
 
 
-def test_evaluation_makes_worlds_in_one_place_and_changes_no_score(monkeypatch):
-    """Each call while tracing is another copy to compile; evaluation ignores everything after the first episodes."""
-    calls, reset_env = [], MysteryPath.reset_env
-    monkeypatch.setattr(MysteryPath, "reset_env", lambda *args: calls.append(1) or reset_env(*args))
+def evaluation_of_worlds():
+    """(experiment, parameters) of an environment whose worlds take long to compile."""
     options = ["task.observation=symbolic", "task.time_limit=6", "evaluation.num_episodes=32"]
     built = build(compose(["task=mysterypath", "model=gru", "model.size=8", *options]))
-    params = jax.tree.map(lambda x: jnp.full(x.shape, 0.01, x.dtype), params_of(built))
-    scores = [jax.jit(make_evaluate(built.evaluation_env, built.policy, 10))(jax.random.key(0), params, False)]
+    return built, jax.tree.map(lambda x: jnp.full(x.shape, 0.01, x.dtype), params_of(built))
+
+
+def test_evaluation_makes_worlds_in_one_place(monkeypatch):
+    """Each call while tracing is another copy to compile."""
+    calls, reset_env = [], MysteryPath.reset_env
+    monkeypatch.setattr(MysteryPath, "reset_env", lambda *args: calls.append(1) or reset_env(*args))
+    built, params = evaluation_of_worlds()
+    jax.eval_shape(make_evaluate(built.evaluation_env, built.policy, 10), jax.random.key(0), params, False)
     assert len(calls) == 1
-    on_demand = built.evaluation_env.replace(resets="on_demand")
-    scores.append(jax.jit(make_evaluate(on_demand, built.policy, 10))(jax.random.key(0), params, False))
+
+
+@pytest.mark.slow
+def test_how_evaluation_makes_worlds_changes_no_score():
+    """Evaluation ignores everything after the first episodes."""
+    built, params = evaluation_of_worlds()
+    environments = (built.evaluation_env, built.evaluation_env.replace(resets="on_demand"))
+    scores = [jax.jit(make_evaluate(env, built.policy, 10))(jax.random.key(0), params, False) for env in environments]
     assert scores[0].pop("sum/shared_world") == 0
     assert scores[0]["episodes"] == 32
     jax.tree.map(np.testing.assert_array_equal, *scores)

@@ -50,7 +50,8 @@ class Algorithm(Protocol):
 
         carry is the memory before these steps, last_value [B] the value after them.
         The metrics are scalars and include `loss`. If they include `first_minibatch_max_abs_log_ratio`, it must be
-        about 0.
+        about 0. A long training averages them over updates, except for those with the word `max` in their names, of
+        which it keeps the largest.
         """
         ...
 

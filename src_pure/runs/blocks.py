@@ -103,9 +103,10 @@ def lanes_per_device(experiment: Experiment, even: int) -> int:
 def fitting(even: int, most: int) -> int:
     """`even` if it is at most `most`, else the width that leaves the fewest lanes to fill up.
 
-    Few widths are tried, so that trainings of many numbers of lanes share a compiled program.
+    Few widths are tried, so that trainings of many numbers of lanes share a compiled program, and none below half of
+    `most`, which would be slow.
     """
-    widths = sorted({most, max(1, 3 * most // 4), max(1, most // 2)}, reverse=True)
+    widths = (most, 3 * most // 4, most // 2) if most > 4 else (most,)
     return even if even <= most else min(widths, key=lambda width: -(-even // width) * width)
 
 

@@ -27,6 +27,7 @@ from src_pure.train import example_of_rollout, init_runs, make_train, run_update
 from src_pure.types import Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # most updates of one call when log_seconds splits a training: rows of its metrics
+BUSY = 256  # episodes that keep a CPU busy
 MODES = ("greedy", "sampled")
 
 State = tuple[TrainState, ...]  # of each block, leaves [size, ...]
@@ -136,6 +137,7 @@ def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple
     """(init, segment, evaluate) of one block, each with the number of the argument that it donates."""
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
+    at_once = lanes_evaluated_at_once(blocks.width, experiment.evaluation_env.num_envs)
 
     def init_lanes(keys, numbers):
         return init_runs(init, keys, *numbers)
@@ -144,15 +146,33 @@ def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple
         return run_updates(update, state, numbers.algo, num_updates, max_updates, numbers.task)
 
     def evaluate_lanes(keys, params, task):
-        evaluate_mode = jax.vmap(evaluate, in_axes=(0, 0, None, 0))
         greedy = jnp.array([True, False])  # in sequence, so that the evaluation is compiled once
         metrics = lax.map(lambda greedy: evaluate_mode(keys, params, greedy, task), greedy)
         return {mode: jax.tree.map(lambda x, i=i: x[i], metrics) for i, mode in enumerate(MODES)}
+
+    def evaluate_mode(keys, params, greedy, task):
+        def of_lane(lane):
+            key, params, task = lane
+            return evaluate(key, params, greedy, task)
+
+        return lax.map(of_lane, (keys, params, task), batch_size=None if at_once == 1 else at_once)
 
     return (
         (on_each_device(init_lanes, blocks.mesh, (EACH, EACH), EACH), None),
         (on_each_device(segment, blocks.mesh, (EACH, EACH, SAME), (EACH, ROWS)), 0),
         (on_each_device(evaluate_lanes, blocks.mesh, (EACH, EACH, EACH), EACH), None),
+    )
+
+
+def lanes_evaluated_at_once(width: int, num_episodes: int) -> int:
+    """How many lanes of a block are evaluated together: on a CPU just enough to keep it busy, else all of them.
+
+    Lanes that are evaluated together wait for the longest episode among them.
+    """
+    if jax.default_backend() != "cpu":
+        return width
+    return max(
+        lanes for lanes in range(1, width + 1) if width % lanes == 0 and (lanes == 1 or lanes * num_episodes <= BUSY)
     )
 
 

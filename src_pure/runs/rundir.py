@@ -241,12 +241,16 @@ def _before_config(item: Path) -> bool:
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
     """The metrics of a run folder, missing values as NaN."""
-    path = Path(path)
+    return read_table(Path(path), METRICS)
+
+
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """A table of a run folder, METRICS or EVALUATION, missing values as NaN; also while the run is still training."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder {path}")
     refuse_odd(path, FILES, FOLDERS)
     identity = read_identity(path) if is_there(path / RUN) else None  # published results carry no identity
-    table = Table(path / METRICS, path / METRICS, identity)
+    table = Table(path / name, path / name, identity)
     if not table.parts:
-        raise FileNotFoundError(f"no {METRICS} in {path}: not a run folder, or one with no segment done yet")
+        raise FileNotFoundError(f"no {name} in {path}: not a run folder, or one with no segment done yet")
     return table.frame()

@@ -12,13 +12,16 @@ import jax.numpy as jnp
 from src_pure.build import build
 from src_pure.config.names import COMPONENTS, dotted
 from src_pure.config.sweep import one_point, sweep_settings
+from src_pure.device import GIB, device_memory
 from src_pure.errors import ConfigError, shown
 from src_pure.experiment import Experiment, is_lane_key, lane_keys, side_by_side, with_seed, with_values
 from src_pure.lanes import Lane
+from src_pure.runs.blocks import bytes_of_lane
 from src_pure.runs.identity import config_digest
 from src_pure.sweeps.points import Values, points
 
 MOST_RUNS = 1_000_000
+COPIES = 4  # of the state and one rollout: what a lane of a batch may take of the memory
 
 
 class Point(NamedTuple):
@@ -113,8 +116,11 @@ def make_plan(config: dict[str, Any], trust: Sequence[str] = ()) -> Plan:
         raise ConfigError(f"a sweep may have {MOST_RUNS:,} runs, this has {len(found):,} points x {num_seeds:,} seeds")
     _refuse_equal(found)
     groups = tuple(_group(members, num_seeds) for members in _grouped(found))
-    width = settings.lanes_per_batch
-    batches = tuple(batch for number, group in enumerate(groups) for batch in _batches(number, group, width))
+    batches = tuple(
+        batch
+        for number, group in enumerate(groups)
+        for batch in _batches(number, group, _lanes_per_batch(group, settings.lanes_per_batch))
+    )
     return Plan(groups, batches, len(found), num_seeds)
 
 
@@ -179,10 +185,24 @@ def _group(members: Sequence[Point], num_seeds: int) -> Group:
     return Group(tuple(members), num_seeds, tuple(key for key in members[0].values if is_lane_key(key, keys)))
 
 
-def _batches(program: int, group: Group, width: int | None) -> Iterator[Batch]:
+def _lanes_per_batch(group: Group, wanted: int | None) -> int:
+    """The most lanes of a batch; raises ConfigError if more are wanted than memory can hold.
+
+    Besides its state, a lane needs room for the copy that a checkpoint is written from and for its rows.
+    """
+    most = max(1, device_memory() // (COPIES * bytes_of_lane(group.points[0].experiment)))
+    if wanted is not None and min(wanted, group.num_lanes) > most:
+        raise ConfigError(
+            f"sweep.lanes_per_batch={wanted:,} does not fit into {device_memory() / GIB:,.1f} GiB: about "
+            f"{COPIES * bytes_of_lane(group.points[0].experiment) / 1e6:,.1f} MB for each lane leave room for {most:,}"
+        )
+    return wanted or most
+
+
+def _batches(program: int, group: Group, width: int) -> Iterator[Batch]:
     """The runs of a group in as few batches as possible, whose sizes differ by at most one."""
     lanes = list(group.lanes())
-    number = math.ceil(len(lanes) / (width or len(lanes)))
+    number = math.ceil(len(lanes) / width)
     for index in range(number):
         part = lanes[index * len(lanes) // number : (index + 1) * len(lanes) // number]
         yield Batch(program, tuple(lane for lane, _ in part), tuple(point for _, point in part))

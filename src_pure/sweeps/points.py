@@ -16,7 +16,7 @@ from src_pure.config.compose import chosen
 from src_pure.config.files import parse_yaml, read_bytes
 from src_pure.config.names import COMPONENTS, known_names, unknown_choice
 from src_pure.config.settings import Settings, Sweep, is_integer, is_section
-from src_pure.config.sweep import axes_of, check_axis, sweep_settings
+from src_pure.config.sweep import axes_of, check_axis, is_sweep, sweep_settings
 from src_pure.config.targets import parameters_of, resolve
 from src_pure.errors import ConfigError, explain, one_line, shown
 
@@ -46,7 +46,9 @@ class Range(NamedTuple):
 
 
 def points(config: dict[str, Any], trust: Sequence[str] = ()) -> list[Values]:
-    """The points of a configuration's sweep, each by dotted key; raises ConfigError for what is not a sweep."""
+    """The points of a configuration's sweep, each by dotted key; a single one without values if it has no sweep."""
+    if not is_sweep(config):
+        return [{}]
     settings, axes = sweep_settings(config), axes_of(config)
     given = [name for name in ("file", "points") if getattr(settings, name) is not None]
     if len(given) + bool(axes) > 1:

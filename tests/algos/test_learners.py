@@ -1,7 +1,7 @@
 """A replay of sequences and a target network fit into one algorithm class; and what every algorithm promises."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -79,13 +79,21 @@ class Replay(Algorithm):
         return loss, {"loss": loss}
 
 
-def trained(algo, num_updates, num_runs=2):
-    """(states after 0 and num_updates updates, metrics)."""
+@cache
+def programs():
+    """(start, segment) of two runs of Replay, compiled once for every learning rate and number of updates."""
     env = TMaze(corridor_len=3)
     init, update = make_train(VectorEnv(env, env.default_params, 4), QNetwork(Flatten(), GRU(8), 4, head_size=8))
-    algo = repeat(Numbers(algo, None), num_runs).algo
-    start = jax.jit(partial(init_runs, init))(training_keys(SeedLanes(range(num_runs))), algo)
-    return start, *jax.jit(lambda state: run_updates(update, state, algo, num_updates, num_updates))(start)
+    return jax.jit(partial(init_runs, init)), jax.jit(lambda *args: run_updates(update, *args, 5))
+
+
+def trained(algo, num_updates):
+    """(states after 0 and num_updates updates, metrics of these updates)."""
+    start, segment = programs()
+    algo = repeat(Numbers(algo, None), 2).algo
+    state = start(training_keys(SeedLanes(range(2))), algo)
+    after, metrics = segment(state, algo, jnp.int32(num_updates))
+    return state, after, jax.tree.map(lambda x: x[:num_updates], metrics)
 
 
 def test_replay_and_target_network_fit_into_a_learner():

@@ -114,7 +114,7 @@ def test_action_must_match_the_observation(name):
         assert probability(outputs(name, learned(name)["match"], [[sign, 0]]), right)[0] > 0.9
 
 
-@pytest.mark.parametrize("name", ["ppo", "pqn", pytest.param("a2c", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "ppo")) for name in ALGOS])
 def test_action_must_match_what_was_seen(name):
     """With a memory the agent still knows the right action three steps later; without one it cannot."""
     params = learned(name, "gru", probes=("remember",), duration=2)["remember"]

@@ -23,7 +23,10 @@ def timesteps(env, actions):
     return jax.tree.map(lambda a, b: np.concatenate([a[None], b]), first, rest)
 
 
-@pytest.mark.parametrize(("last_action", "last_reward"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("last_action", "last_reward"),
+    [(True, True), *(pytest.param(action, not action, marks=pytest.mark.slow) for action in (True, False))],
+)
 def test_appends_what_led_to_the_observation_and_nothing_after_a_reset(last_action, last_reward):
     plain = TMaze(corridor_len=3)
     env = WithHistory(plain, last_action, last_reward)

@@ -20,12 +20,9 @@ VARIANTS = {
     "gymnax": ["", "task.env_name=Pendulum-v1"],
     "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1"],
 }
-SLOW = VARIANTS["craftax"] + VARIANTS["mysterypath"][1:]
-CASES = [
-    pytest.param(task, variant, marks=[pytest.mark.slow] * (variant in SLOW), id=f"{task} {variant}")
-    for task in known_names("task")
-    for variant in VARIANTS.get(task, [""])
-]
+CASES = [(task, variant) for task in known_names("task") for variant in VARIANTS.get(task, [""])]
+SLOW = VARIANTS["craftax"] + VARIANTS["mysterypath"][1:]  # to build
+QUICK = (("tmaze", ""), ("bsuite", ""), ("gymnax", "task.env_name=Pendulum-v1"))  # to compile: one of each kind
 # numbers in gymnax's own parameters; the torque is also a bound of the actions
 PARAMS = {
     ("gymnax", ""): ["+task.params.force_mag=12.0"],
@@ -65,13 +62,22 @@ def random_action(env, keys):
     return jax.vmap(env.action_space.sample)(keys)
 
 
-@pytest.mark.parametrize(("task", "variant"), CASES)
-def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
-    """Shapes, structure and dtypes stay whichever number changes; with all traced, trajectories are the same."""
-    env = build_env(task, variant)
+def other_options(env, task, variant):
+    """Overrides that give every number of the environment another value."""
     fixed = ["params", "agent_speed"] if getattr(env.env, "variant", "") == "grid" else ["params"]
     options = [f"task.{name}={other_value(env, name)}" for name in numbers(env.env) if name not in fixed]
-    options += PARAMS.get((task, variant), [])
+    return options + PARAMS.get((task, variant), [])
+
+
+def cases(is_slow):
+    return [pytest.param(*x, marks=[pytest.mark.slow] * is_slow(x), id=" ".join(x)) for x in CASES]
+
+
+@pytest.mark.parametrize(("task", "variant"), cases(lambda case: case[1] in SLOW))
+def test_another_number_keeps_shapes_structure_and_dtypes(task, variant):
+    """Whichever number changes."""
+    env = build_env(task, variant)
+    options = other_options(env, task, variant)
     for changes in [options, *([option] for option in options)]:
         other = build_env(task, variant, *changes)
         for space, like in ((other.observation_space, env.observation_space), (other.action_space, env.action_space)):
@@ -79,7 +85,13 @@ def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
         own, changed = jax.tree.map(jnp.asarray, (env.params, other.params))
         assert jax.tree.structure(own) == jax.tree.structure(changed)
         assert [x.dtype for x in jax.tree.leaves(own)] == [x.dtype for x in jax.tree.leaves(changed)]
-    other = build_env(task, variant, *options)
+
+
+@pytest.mark.parametrize(("task", "variant"), cases(lambda case: case not in QUICK))
+def test_a_traced_number_is_what_an_environment_built_with_it_is(task, variant):
+    """With all numbers traced, trajectories are the same."""
+    env = build_env(task, variant)
+    other = build_env(task, variant, *other_options(env, task, variant))
     traced = jax.jit(play)(env.replace(params=jax.tree.map(jnp.asarray, other.params)))
     # gymnax computes physics, which rounds differently if numbers are constants
     same = partial(np.testing.assert_allclose, rtol=0, atol=1e-4 if task == "gymnax" else 0)

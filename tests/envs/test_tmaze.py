@@ -14,6 +14,7 @@ RECORDED = (
     *("v1_L1_nd2", "v1_L5", "v1_L7_nd0", "v1_L20", "v1_L20_defaultlimit", "v1_L180"),
     *("v2_L1_nd2", "v2_L5", "v2_L7_nd0", "v2_L20", "v2_L20_defaultlimit", "v2_L180", "v2_L256"),
 )
+QUICK = ("v1_L1_nd2", "v1_L20_defaultlimit", "v2_L7_nd0", "v2_L180")  # each is a program of its own
 
 
 def play(env, params, cue, actions, seed=0):
@@ -49,7 +50,7 @@ def batch_params(env, num_episodes, **changed):
     return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.int32), (num_episodes,)), params)
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in RECORDED])
 def test_replays_recorded_episodes(name, recording):
     episodes = recording(f"tmaze_{name}")
     variant, distractors = name[:2], int(episodes["num_distractors"])

@@ -1,6 +1,7 @@
 """The batch of environments: resets, both meanings of a time limit, and episode statistics."""
 
 import re
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,11 @@ NUM_ENVS = 3
 
 def play(probe, truncation, num_steps, reset_ratio=1):
     """Timesteps [1 + num_steps, B] when every action is 1."""
+    return jax.device_get(compiled_play(probe, truncation, num_steps, reset_ratio))
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def compiled_play(probe, truncation, num_steps, reset_ratio):
     env = VectorEnv(Probe(), probe, NUM_ENVS, truncation, reset_ratio)
     state, first = env.reset(jax.random.key(0))
     action = jnp.ones(NUM_ENVS, jnp.int32)
@@ -26,7 +32,7 @@ def play(probe, truncation, num_steps, reset_ratio=1):
         return env.step(key, state, action)
 
     _, rest = jax.lax.scan(step, state, jax.random.split(jax.random.key(1), num_steps))
-    return jax.tree.map(lambda a, b: np.concatenate([a[None], b]), first, rest)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
 
 def flags(timesteps):
@@ -143,8 +149,14 @@ def check_episodes(timesteps, lengths):
     assert set(timesteps.info["episode_length"][timesteps.finished].tolist()) == set(lengths)
 
 
-@pytest.mark.parametrize("environment", [Worlds(), ObservedWorlds(2)])
-@pytest.mark.parametrize("reset_ratio", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("environment", "reset_ratio"),
+    [
+        *((Worlds(), 1), (Worlds(), 3), (ObservedWorlds(2), 3)),
+        pytest.param(Worlds(), 100, marks=pytest.mark.slow),
+        *(pytest.param(ObservedWorlds(2), ratio, marks=pytest.mark.slow) for ratio in (1, 100)),
+    ],
+)
 def test_every_episode_has_a_world_of_its_own(environment, reset_ratio):
     """Also if more episodes end on one step than one group of resets holds, and in two runs side by side."""
     env = VectorEnv(environment, (), 20, "terminate", reset_ratio)

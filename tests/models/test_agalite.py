@@ -47,7 +47,12 @@ def test_equals_the_loop(frequencies, r, implementation):
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "implementation"), [(1, "chunked"), (16, "chunked"), (37, "chunked"), (37, "associative_scan")]
+    ("num_steps", "implementation"),
+    [
+        *(pytest.param(num_steps, "chunked", marks=pytest.mark.slow) for num_steps in (1, 16)),
+        (37, "chunked"),
+        pytest.param(37, "associative_scan", marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_equal_those_of_a_plain_scan(implementation, num_steps):
     arrays, reset = projections(num_steps=num_steps)

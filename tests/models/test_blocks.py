@@ -76,7 +76,7 @@ def test_block_is_its_equation(residual, linear):
 def test_rematerialised_blocks_compute_no_product_again(monkeypatch):
     model = AGaLiTe(num_layers=1, d_model=8, d_head=4, d_ffc=8)
     carry, inputs, reset = model.initialize_carry(2), jnp.ones((32, 2, 3)), jnp.zeros((32, 2), bool)
-    params = model.init(jax.random.key(0), carry, inputs, reset)
+    params = jax.eval_shape(model.init, jax.random.key(0), carry, inputs, reset)
 
     def num_products():
         gradient = jax.grad(lambda params: jnp.sum(model.apply(params, carry, inputs, reset)[1]))

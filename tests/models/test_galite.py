@@ -89,10 +89,14 @@ def test_plain_scan_and_parts_of_a_sequence_equal_the_loop(decay):
     np.testing.assert_allclose(out, loop, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("num_steps", [pytest.param(5, marks=pytest.mark.slow), 37])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_steps", [5, 37])
 @pytest.mark.parametrize("decay", DECAYS)
 def test_gradients_equal_those_of_a_plain_scan(decay, num_steps):
-    """elu + 1 keeps the denominator away from 0, where the gradient of the quotient loses all digits."""
+    """elu + 1 keeps the denominator away from 0, where the gradient of the quotient loses all digits.
+
+    tests/ops shows the same, faster, for the functions whose gradients are written by hand.
+    """
     arrays, reset = projections(num_steps, feature_map="outer_elu+1")
     options = {"decay": decay, "gating": "elementwise", "feature_map": "outer_elu+1"}
     results = [value_and_gradient(arrays, reset, implementation=name, **options) for name in IMPLEMENTATIONS]
@@ -100,18 +104,31 @@ def test_gradients_equal_those_of_a_plain_scan(decay, num_steps):
         np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("decay", DECAYS)
-def test_closed_gates_and_open_gates(decay):
-    """Decays of exactly 0 and 1: neither value nor gradient divides by them."""
+def saturated():
+    """Projections whose decays are exactly 0 or 1, and options."""
     arrays, reset = projections(feature_map="outer_elu+1")
     for i in (3, 4, 7):
         arrays[i] = np.where(arrays[i] > 0, 200.0, -200.0)
-    options = {"decay": decay, "gating": "elementwise", "feature_map": "outer_elu+1"}
+    return arrays, reset, {"gating": "elementwise", "feature_map": "outer_elu+1"}
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_closed_gates_and_open_gates(decay):
+    """Decays of exactly 0 and 1: no value is divided by them."""
+    arrays, reset, options = saturated()
+    options |= {"decay": decay}
     loop = oracles.galite_loop(*arrays, reset, **{**options, "nu": ETA})
     written = np.abs(loop) > 1e-3  # elsewhere 0 / eps
     out = forward(arrays, reset, **options)
     np.testing.assert_allclose(out[written], loop[written], rtol=1e-3)
-    gradients = value_and_gradient(arrays, reset, **options)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", DECAYS)
+def test_gradients_at_closed_and_open_gates_are_finite(decay):
+    """tests/ops/test_matrix_recurrence.py compares them with those of a plain scan."""
+    arrays, reset, options = saturated()
+    gradients = value_and_gradient(arrays, reset, decay=decay, **options)[1]
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradients))
 
 

@@ -75,7 +75,7 @@ def test_configured_model_is_the_one_of_its_name(name):
 
 def test_rezero_is_the_identity_at_first():
     inputs, reset = random_inputs()
-    model = Transformer(residual="rezero", **SIZES)
+    model = Transformer(num_layers=2, residual="rezero", **SIZES)
     carry = model.initialize_carry(B)
     params = jax.jit(model.init)(jax.random.key(0), carry, inputs, reset)
     embedded = jax.nn.relu(inputs @ params["params"]["embed"]["kernel"])

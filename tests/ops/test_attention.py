@@ -51,7 +51,7 @@ def attend_chunks(query, tokens, reset, reader, memory, length):
     return jnp.concatenate(out)
 
 
-@pytest.mark.parametrize("length", [1, 7, T])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 7, T])  # the last of seven steps is one
 @pytest.mark.parametrize("memory_len", MEMORY_LENS)
 @pytest.mark.parametrize("positions", ["relative", "absolute"])
 def test_equals_the_loop(positions, memory_len, length, monkeypatch):

@@ -73,6 +73,11 @@ def test_a_part_with_the_name_of_another_is_noticed(path, first, last):
     assert "holds other updates than its name says" in refused(path)
 
 
+def test_a_part_that_lacks_an_update_is_noticed(path):
+    write_part(path, to_arrow(metrics_frame([10, 12], num_runs=1)), 10, 12, IDENTITY)
+    assert "holds other updates than its name says" in refused(path)
+
+
 @pytest.mark.parametrize(("first", "last"), [(10, 12), (11, 13), (10, 14), (12, 13)])
 def test_a_part_of_means_with_the_name_of_another_is_noticed(path, first, last):
     content = parquet.encode(to_arrow(metrics_frame([13])), IDENTITY, first=10)
