@@ -114,7 +114,10 @@ def submit(options: argparse.Namespace) -> int:
         slurm.require("sbatch")
     config = compose(options.overrides, options.config)
     run = run_dir_of(config)
-    sbatch = {} if options.local else sbatch_options(options, config["grace_seconds"])
+    sbatch = {}
+    if not options.local:
+        slurm.refuse_path(run)
+        sbatch = sbatch_options(options, config["grace_seconds"])
     folders = (planned if options.dry_run else begin)(config, options.trust)
     jobs = {} if options.local or options.dry_run else slurm.jobs_of(run)
     found = sorted_out(folders, {batch for batch, job in jobs.items() if not job.ended})

@@ -122,6 +122,14 @@ def refusal(error: Exception) -> str:
     return one_line(text, 500)
 
 
+def refuse_path(run: Path) -> None:
+    """Raises ConfigError for a run folder that sbatch would read as a pattern."""
+    if "%" in str(run) or not str(run).isprintable():
+        raise ConfigError(
+            f"on Slurm run_dir must be printable and without %, which stands for numbers there: got {run}"
+        )
+
+
 def seconds(time: str) -> int:
     """The length of a time as sbatch takes it: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s; else raises ConfigError."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src_pure.build import build
-from src_pure.config.names import harmless
+from src_pure.config.names import PLAN, harmless
 from src_pure.config.overrides import parse
 from src_pure.config.sweep import is_sweep
 from src_pure.errors import ConfigError, shown

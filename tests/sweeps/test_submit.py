@@ -187,6 +187,8 @@ def test_without_slurm_nothing_is_written(tmp_path, programs, capsys):
     ("options", "line"),
     [
         (["run_dir=null", "--local"], "give run_dir=FOLDER"),
+        (["--local", "plan=only"], "plan=only trains nothing"),
+        (["--dry-run", "run_dir=runs/%j"], "run_dir must be printable and without %"),
         (["--workers", "2"], "--workers is for --local"),
         (["--local", "--time", "4:00:00"], "--time is for Slurm"),
         (["--local", "--at-once", "2"], "--at-once is for Slurm"),
