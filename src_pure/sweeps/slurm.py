@@ -125,9 +125,7 @@ def refusal(error: Exception) -> str:
 def refuse_path(run: Path) -> None:
     """Raises ConfigError for a run folder that sbatch would read as a pattern."""
     if "%" in str(run) or not str(run).isprintable():
-        raise ConfigError(
-            f"on Slurm run_dir must be printable and without %, which stands for numbers there: got {run}"
-        )
+        raise ConfigError(f"on Slurm run_dir must be printable and without %, a pattern there, got {run}")
 
 
 def seconds(time: str) -> int:

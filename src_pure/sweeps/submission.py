@@ -62,8 +62,10 @@ def planned(config: dict[str, Any], trust: Sequence[str]) -> list[Path]:
 
 
 def run_dir_of(config: dict[str, Any]) -> Path:
-    """The run folder; raises ConfigError if none is given."""
-    if not isinstance(config["run_dir"], str):
+    """The run folder; raises ConfigError if none is given, or if the command only asks for a plan."""
+    if config.get(PLAN) is not None:
+        raise ConfigError("plan=only trains nothing, so there is nothing to submit: use trainer_pure.py, or --dry-run")
+    if not isinstance(config["run_dir"], str) or not config["run_dir"]:
         raise ConfigError(
             f"give run_dir=FOLDER, so that the same command finds it again; got {shown(config['run_dir'])}"
         )
