@@ -87,7 +87,7 @@ def submit(run: Path, packs: Sequence[Sequence[Path]], sbatch: dict[str, Any], s
 
 
 def script(run: Path, num_tasks: int, sbatch: dict[str, Any], setup: Sequence[str], at_once: int | None) -> str:
-    """The sbatch script that `submit` would use; <random> and <name> stand for what is drawn then."""
+    """The sbatch script that `submit` would use; <random> stands for what is drawn then."""
     slurm, folder = package().slurm.slurm, run / JOBS / "<random>"
     array: dict[str, Any] = {"map_count": num_tasks} if num_tasks > 1 else {}
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
