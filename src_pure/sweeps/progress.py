@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from src_pure.errors import CheckpointError, ConfigError, explain, one_line
 from src_pure.runs.columns import main_metric, weighted_means
 from src_pure.runs.folder import is_there
 from src_pure.runs.lock import LOCK
@@ -31,7 +32,15 @@ class Progress(NamedTuple):
 
 
 def progress(batch: Path) -> Progress:
-    """How far a batch has come; raises ConfigError or OSError if its config.yaml cannot be read."""
+    """How far a batch has come; files that are damaged or cannot be read are the reason why it failed."""
+    try:
+        return read_progress(batch)
+    except (CheckpointError, ConfigError, OSError) as error:
+        return Progress(batch.name, "failed", 0, 0, 0, "", float("nan"), one_line(explain(error)))
+
+
+def read_progress(batch: Path) -> Progress:
+    """How far a batch has come; raises CheckpointError, ConfigError or OSError for files that cannot be used."""
     config, status = read_config(batch), status_of(batch)
     runs = len(config["lanes"]) if "lanes" in config else config["num_seeds"]
     updates = config["total_steps"] // (config["num_envs"] * config["num_steps"])

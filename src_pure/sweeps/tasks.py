@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from src_pure.errors import INTERRUPTED, NumericalError, Preempted, one_line
+from src_pure.errors import INTERRUPTED, CheckpointError, ConfigError, LockedError, NumericalError, Preempted, one_line
 from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import SIGNALS
 from src_pure.runs.rundir import CONFIG, LOG
-from src_pure.sweeps.folder import ERROR, is_sweep_folder, refresh_runs
+from src_pure.sweeps.folder import ERROR, State, is_sweep_folder, refresh_runs, status_of
 
 TRAINER = Path(__file__).parents[2] / "trainer_pure.py"  # next to the package in a checkout and where it is installed
 CGROUP = Path("/sys/fs/cgroup")
@@ -90,7 +90,10 @@ def train_batches(batches: Sequence[Path], options: Sequence[str], stop: Stop, w
             return None
         outcome = train_batch(batch, options, stop)
         if is_sweep_folder(run := batch.parents[1]):
-            refresh_runs(run)
+            with suppress(
+                CheckpointError, ConfigError, LockedError, OSError
+            ):  # a copy for readers; `collect` repeats it
+                refresh_runs(run)
         return outcome
 
     with ThreadPoolExecutor(workers) as pool:
@@ -117,6 +120,14 @@ def train_batch(batch: Path, options: Sequence[str], stop: Stop) -> Outcome:
     if code not in (0, *STOPPED, IN_USE, NumericalError.exit_code):
         note_failure(outcome, out_of_memory_kills() > killed)
     return outcome
+
+
+def state_of(batch: Path) -> State:
+    """The state of a batch; "failed" if its files are damaged or cannot be read, which its trainer will name."""
+    try:
+        return status_of(batch).state
+    except (CheckpointError, ConfigError, OSError):
+        return "failed"
 
 
 def note_failure(outcome: Outcome, out_of_memory: bool) -> None:

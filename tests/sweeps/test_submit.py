@@ -400,6 +400,16 @@ def test_a_task_trains_only_what_is_not_finished(sweep, trainer, batches):
     assert (batches[0] / "begun").exists() and not (sweep / "batches" / "000" / "begun").exists()
 
 
+def test_one_damaged_batch_hides_no_other(begun, trainer, capsys):
+    (begun / "batches" / "001" / "summary.json").write_text("{")
+    assert submit.main(["status", str(begun)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[-1] == "1 finished, 1 failed, 1 stopped" and "summary.json cannot be read" in rows[2]
+    trainer("(batch / 'begun').touch()")
+    slurm.run_task([str(begun / "batches" / name) for name in ("000", "001", "002")], [])
+    assert [(begun / "batches" / name / "begun").exists() for name in ("000", "001", "002")] == [False, True, True]
+
+
 def test_harmless_settings_of_a_command_reach_every_batch(trainer, tmp_path):
     trainer("(batch / 'got').write_text(' '.join(sys.argv[4:]))")
     options = ["log_seconds=1", "resume_anyway=true", "--local", "--trust", "mine"]
