@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure import evaluate
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
 from src_pure.build import build
@@ -200,14 +201,25 @@ def test_evaluation_reads_parameters_alone():
     init, _ = make_train(env, policy)
     state = jax.jit(init)(jax.random.key(0), SMALL)
     before = numbers(state)
-    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000))
-    sampled, again, greedy = (
-        evaluate(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True)
-    )
+    score = jax.jit(make_evaluate(env, policy, max_steps=1000))
+    sampled, again, greedy = (score(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True))
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
     assert (sampled["episodes"], sampled["unfinished"]) == (64, 0)
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_the_last_episodes_of_an_evaluation_get_the_numbers_of_all(monkeypatch, greedy):
+    """Whether or not the network acts in a few environments alone at the end."""
+    env, policy = make(GRU(8), num_envs=64)
+    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
+    scores = []
+    for few in (evaluate.FEW, 65):
+        monkeypatch.setattr(evaluate, "FEW", few)
+        scores.append(jax.jit(make_evaluate(env, policy, max_steps=300))(jax.random.key(1), params, greedy))
+    jax.tree.map(np.testing.assert_array_equal, *scores)
+    assert scores[0]["episodes"] == 64
 
 
 def evaluation_of_worlds():
@@ -241,8 +253,8 @@ def test_episodes_that_are_cut_off_count_as_far_as_they_came():
     """Cutting off one step later adds one to the sum of lengths for each episode still playing."""
     env, policy = make(GRU(8), num_envs=32)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    evaluate = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
-    scores = [evaluate(max_steps) for max_steps in range(1, 30)]
+    score = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
+    scores = [score(max_steps) for max_steps in range(1, 30)]
     assert scores[0]["sum/episode_length"] == 32
     assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 32
     for before, after in pairwise(scores):
@@ -264,12 +276,12 @@ def test_an_episode_that_is_cut_off_is_not_solved():
 
 
 def test_evaluation_shares_no_randomness_with_training():
-    train, evaluate = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
+    train, evaluation = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
     used = {
         tuple(row) for key in (train[0], *jax.random.split(train[0], 64)) for row in [jax.random.key_data(key).tolist()]
     }
-    assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
-    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
+    assert tuple(jax.random.key_data(evaluation[0]).tolist()) not in used
+    assert not np.array_equal(jax.random.key_data(evaluation), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
 
 
 def test_what_a_model_sows_is_a_metric():

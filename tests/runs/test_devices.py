@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
-from tests.runs.disturbing import assert_same_run
 
 LANES = [*OPTIONS, "algo.anneal_lr=false", "num_seeds=5", "lanes_per_block=1"]
 CODE = """
@@ -51,10 +51,15 @@ def test_devices_exchange_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])
 def test_a_training_continues_with_another_number_of_devices(tmp_path, before, after):
-    """Lanes are grouped alike, whatever the number of devices, so it gives the bits of one that nothing stopped."""
+    """Up to rounding, because XLA fuses a program of several devices differently; equal before the checkpoint."""
     command, folder = ["trainer_pure.py", *LANES], tmp_path / "run"
     with_devices(before, *command, "total_steps=384", f"run_dir={folder}")
     other = shutil.copytree(folder, tmp_path / "other")
     with_devices(before, *command, f"run_dir={folder}")
     with_devices(after, *command, f"run_dir={other}")
-    assert_same_run(folder, other)
+    for table in ("metrics", "evaluation"):
+        left, right = (pd.read_parquet(run / f"{table}.parquet") for run in (folder, other))
+        pd.testing.assert_frame_equal(left, right, rtol=1e-4, atol=1e-5)
+        early = left["update"] <= 6
+        pd.testing.assert_frame_equal(left[early], right[early], check_exact=True)
+        assert set(left["run"]) == set(range(5))
