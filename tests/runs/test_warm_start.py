@@ -13,7 +13,9 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.lanes import training_keys
 from src_pure.runs.arrays import named_arrays
+from src_pure.runs.blocks import Blocks
 from src_pure.runs.checkpoint import read
+from src_pure.runs.mesh import mesh_of
 from src_pure.runs.policies import read_params, read_warm_start
 from src_pure.runs.program import learners_from
 from src_pure.train import init_runs, make_train
@@ -31,7 +33,9 @@ def cold():
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
     experiment, state, algo = cold
-    learner = learners_from(experiment, read_warm_start(policies[1], state.learner.params), algo)
+    learner = learners_from(
+        experiment, Blocks(2, 2, mesh_of(1)), read_warm_start(policies[1], state.learner.params), algo
+    )
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():
