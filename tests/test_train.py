@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from src_pure import evaluate
 from src_pure.algos.a2c import A2C
 from src_pure.algos.ppo import PPO
 from src_pure.build import build
@@ -19,7 +20,7 @@ from src_pure.config.targets import instantiate
 from src_pure.envs.mystery_path import MysteryPath
 from src_pure.envs.tmaze import TMaze, TMazeParams
 from src_pure.envs.vector import VectorEnv
-from src_pure.evaluate import Played, make_evaluate, rest_of
+from src_pure.evaluate import make_evaluate
 from src_pure.lanes import Numbers, SeedLanes, evaluation_keys, repeat, training_keys
 from src_pure.models.adaptive_computation import AdaptiveTransformer
 from src_pure.models.agalite import AGaLiTe
@@ -28,7 +29,6 @@ from src_pure.models.policy import ActorCritic
 from src_pure.models.rnn import GRU
 from src_pure.runs.policies import params_of
 from src_pure.train import init_runs, make_train, run_updates
-from src_pure.types import Actor
 from tests.probes import Probe, probe_params
 
 SMALL = PPO(num_steps=8, num_minibatches=2, update_epochs=2)
@@ -201,14 +201,25 @@ def test_evaluation_reads_parameters_alone():
     init, _ = make_train(env, policy)
     state = jax.jit(init)(jax.random.key(0), SMALL)
     before = numbers(state)
-    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000))
-    sampled, again, greedy = (
-        evaluate(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True)
-    )
+    score = jax.jit(make_evaluate(env, policy, max_steps=1000))
+    sampled, again, greedy = (score(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True))
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
     assert (sampled["episodes"], sampled["unfinished"]) == (64, 0)
     assert greedy["sum/episode_length"] != sampled["sum/episode_length"]
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_the_last_episodes_of_an_evaluation_get_the_numbers_of_all(monkeypatch, greedy):
+    """Whether or not the network acts in a few environments alone at the end."""
+    env, policy = make(GRU(8), num_envs=64)
+    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
+    scores = []
+    for few in (evaluate.FEW, 65):
+        monkeypatch.setattr(evaluate, "FEW", few)
+        scores.append(jax.jit(make_evaluate(env, policy, max_steps=300))(jax.random.key(1), params, greedy))
+    jax.tree.map(np.testing.assert_array_equal, *scores)
+    assert scores[0]["episodes"] == 64
 
 
 def evaluation_of_worlds():
@@ -238,26 +249,12 @@ def test_how_evaluation_makes_worlds_changes_no_score():
     jax.tree.map(np.testing.assert_array_equal, *scores)
 
 
-def test_the_last_episodes_go_on_in_a_smaller_batch():
-    """Of environments 0 to 31, 5 and 17 are left; the batch of four is filled up without counting any again."""
-    env, policy = make(GRU(8), num_envs=32)
-    env_state, timestep = env.reset(jax.random.key(0))
-    timestep = timestep._replace(reward=jnp.arange(32.0))
-    env_state = env_state._replace(episode_return=jnp.arange(32.0))
-    carry = jax.tree.map(lambda x: x + jnp.arange(32.0)[:, None], policy.initialize_carry(32))
-    playing = jnp.isin(jnp.arange(32), jnp.array([5, 17]))
-    smaller, left = rest_of(env, Played(Actor(env_state, timestep, carry), playing, {}, jnp.int32(7)), 4)
-    assert smaller.num_envs == 4 and left.playing.tolist() == [True, True, False, False]
-    for kept in (left.actor.timestep.reward, left.actor.env_state.episode_return, left.actor.carry[0][:, 0]):
-        assert kept[:2].tolist() == [5.0, 17.0] and kept.shape == (4,)
-
-
 def test_episodes_that_are_cut_off_count_as_far_as_they_came():
     """Cutting off one step later adds one to the sum of lengths for each episode still playing."""
     env, policy = make(GRU(8), num_envs=32)
     params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    evaluate = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
-    scores = [evaluate(max_steps) for max_steps in range(1, 30)]
+    score = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
+    scores = [score(max_steps) for max_steps in range(1, 30)]
     assert scores[0]["sum/episode_length"] == 32
     assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 32
     for before, after in pairwise(scores):
@@ -279,12 +276,12 @@ def test_an_episode_that_is_cut_off_is_not_solved():
 
 
 def test_evaluation_shares_no_randomness_with_training():
-    train, evaluate = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
+    train, evaluation = training_keys(SeedLanes([3])), evaluation_keys(SeedLanes([3]), 5)
     used = {
         tuple(row) for key in (train[0], *jax.random.split(train[0], 64)) for row in [jax.random.key_data(key).tolist()]
     }
-    assert tuple(jax.random.key_data(evaluate[0]).tolist()) not in used
-    assert not np.array_equal(jax.random.key_data(evaluate), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
+    assert tuple(jax.random.key_data(evaluation[0]).tolist()) not in used
+    assert not np.array_equal(jax.random.key_data(evaluation), jax.random.key_data(evaluation_keys(SeedLanes([3]), 6)))
 
 
 def test_what_a_model_sows_is_a_metric():
