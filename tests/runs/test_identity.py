@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -19,12 +20,16 @@ FILES = ("checkpoints", "metrics.parquet", "evaluation.parquet", "summary.json",
 
 @pytest.fixture(scope="module")
 def others(unbroken, tmp_path_factory):
-    """Folders of the same run again, and of one that differs in its seed."""
-    folders = {name: tmp_path_factory.mktemp("runs") / name for name in ("same command", "another seed")}
-    for name, folder in folders.items():
-        options = OPTIONS if name == "same command" else [*OPTIONS, "seed=4"]
+    """A function from a name to the folder of the same run again, or of one that differs in its seed."""
+
+    @cache
+    def folder_of(name):
+        folder = tmp_path_factory.mktemp("runs") / name
+        options = {"same command": OPTIONS, "another seed": [*OPTIONS, "seed=4"]}[name]
         assert trainer_pure.main([*options, f"run_dir={folder}"]) == 0
-    return folders
+        return folder
+
+    return folder_of
 
 
 def snapshot(folder):
@@ -55,7 +60,7 @@ def test_a_file_of_another_run_is_refused(unbroken, others, tmp_path, capsys, na
     folder = shutil.copytree(unbroken, tmp_path / "run")
     if unfinished:
         (folder / "summary.json").unlink()
-    put(others[other], folder, name)
+    put(others(other), folder, name)
     before = snapshot(folder)
     for end in ([], ["total_steps=1280"]):
         assert trainer_pure.main([*OPTIONS, *end, f"run_dir={folder}"]) == 2
@@ -106,7 +111,7 @@ def test_scripts_look_whose_files_they_are(unbroken, others, tmp_path, capsys):
     """Also those that only read."""
     for script, name in ((export, "checkpoints"), (export, "evaluation.parquet"), (plot, "metrics.parquet")):
         folder = shutil.copytree(unbroken, tmp_path / name)
-        put(others["another seed"], folder, name)
+        put(others("another seed"), folder, name)
         assert script.main([str(folder)]) == 2
         error = capsys.readouterr().err
         assert name in error and "belongs to another run" in error and error.count("\n") == 1
