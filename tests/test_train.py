@@ -1,6 +1,6 @@
 """The training program: one compilation, independent runs, segments that add up, an exact ratio."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from operator import itemgetter
 
@@ -147,14 +147,17 @@ def test_segments_of_any_length_are_one_program_and_one_training():
 def one_name_per_class():
     """One name in configs/model for each class, because sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    quick = "GRU"  # the others run with the slow tests
-    marks = {target: () if target.endswith(f".{quick}") else pytest.mark.slow for target in targets}
-    return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
+    return [name for _, name in sorted(targets.items())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_name_per_class())
 def test_ratio_stays_one_without_learning(name):
-    """Acting step by step and learning from sequences compute the same, wherever rollouts cut episodes."""
+    """Acting step by step and learning from sequences compute the same, wherever rollouts cut episodes.
+
+    tests/algos/test_learners.py shows it for every algorithm with one model, tests/models/test_contract.py that steps
+    and sequences of a model agree.
+    """
     config = compose([f"model={name}"])["model"]
     if "num_layers" in config:
         config |= {"num_layers": 1}
@@ -194,15 +197,24 @@ def test_many_runs_of_a_deep_model_initialise():
         )
 
 
+@cache
+def programs_of_evaluation():
+    """(the state at the start, evaluate(key, params, greedy, max_steps)) for 64 environments."""
+    env, policy = make(GRU(8), num_envs=64)
+    state = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL)
+
+    def evaluate(key, params, greedy, max_steps):
+        return make_evaluate(env, policy, max_steps)(key, params, greedy)
+
+    return state, jax.jit(evaluate)
+
+
 def test_evaluation_reads_parameters_alone():
     """Each environment plays one episode; the same key gives the same score; greedy is not sampled."""
-    env, policy = make(GRU(8), num_envs=64)
-    init, _ = make_train(env, policy)
-    state = jax.jit(init)(jax.random.key(0), SMALL)
+    state, evaluate = programs_of_evaluation()
     before = numbers(state)
-    evaluate = jax.jit(make_evaluate(env, policy, max_steps=1000))
     sampled, again, greedy = (
-        evaluate(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True)
+        evaluate(jax.random.key(1), state.learner.params, greedy, 1000) for greedy in (False, False, True)
     )
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
@@ -239,16 +251,14 @@ def test_how_evaluation_makes_worlds_changes_no_score():
 
 def test_episodes_that_are_cut_off_count_as_far_as_they_came():
     """Cutting off one step later adds one to the sum of lengths for each episode still playing."""
-    env, policy = make(GRU(8), num_envs=32)
-    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    evaluate = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
-    scores = [evaluate(max_steps) for max_steps in range(1, 30)]
-    assert scores[0]["sum/episode_length"] == 32
-    assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 32
+    state, evaluate = programs_of_evaluation()
+    scores = [evaluate(jax.random.key(1), state.learner.params, False, max_steps) for max_steps in range(1, 30)]
+    assert scores[0]["sum/episode_length"] == 64
+    assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 64
     for before, after in pairwise(scores):
-        assert after["episodes"] == 32
+        assert after["episodes"] == 64
         assert after["sum/episode_length"] - before["sum/episode_length"] == before["unfinished"]
-        assert after["sum/success"] <= 32 - after["unfinished"]
+        assert after["sum/success"] <= 64 - after["unfinished"]
 
 
 def test_an_episode_that_is_cut_off_is_not_solved():
