@@ -14,7 +14,7 @@ from src_pure.config.targets import instantiate
 from src_pure.models.base import WithPrecision
 
 SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # a history is then of many windows
-QUICK = ("agalite", "gru", "lstm", "mlp")  # the others run with the slow tests, or by --model
+QUICK = ("agalite", "gru", "mlp")  # the others run with the slow tests, or by --model
 ERRORS = {
     "steps": conformance.steps_error,
     "reset": conformance.reset_error,
