@@ -99,7 +99,7 @@ def test_released_1_and_2_are_one_function():
 
 
 def test_paper_1_ignores_keys_and_queries():
-    """K = s, so their quotient is 1 and what is left is the gated mean of the values."""
+    """K = s, so their quotient is 1 and the gated mean of the values remains."""
     arrays, reset = positive_projections()
     out = attend(arrays, reset, r=1, frequencies="paper")[1]
     _, _, value, beta, *_ = arrays

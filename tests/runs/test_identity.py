@@ -44,7 +44,7 @@ def remove(path):
 
 
 def put(source, folder, name):
-    """The file or folder of another run in place of this one's."""
+    """Puts the file or folder of another run in place of this one's."""
     remove(folder / name)
     (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, folder / name)
 
@@ -118,7 +118,7 @@ def test_scripts_look_whose_files_they_are(unbroken, others, tmp_path, capsys):
 
 
 def test_a_table_that_another_program_wrote_is_not_the_runs(to_continue, capsys):
-    """It knows neither the names of parts nor what a part says of its run."""
+    """That program knows neither the names of parts nor what a part says about its run."""
     path = to_continue / "metrics.parquet"
     frame = pd.read_parquet(path)
     shutil.rmtree(path)
@@ -144,7 +144,7 @@ def test_a_table_without_a_column_is_one_line(to_continue, capsys, name):
 
 
 def test_files_of_two_copies_of_a_run_do_not_mix(to_continue, capsys):
-    """They have one identity, but may have been trained on differently."""
+    """They have one identity, but may have continued differently."""
     path = to_continue / "metrics.parquet"
     rows = pd.read_parquet(path)
     rows.loc[rows["update"] == 9, "loss"] += 1e-9
