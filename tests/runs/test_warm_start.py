@@ -24,7 +24,7 @@ from tests.runs.conftest import OPTIONS
 
 @pytest.fixture(scope="module")
 def cold():
-    """An experiment and the state at its start, of other seeds than those of the policies."""
+    """(experiment, state at its start, algorithms), with other seeds than those of the policies."""
     experiment = build(compose([*OPTIONS, "seed=9"]))
     init, _ = make_train(experiment.env, experiment.policy)
     algo = experiment.numbers().algo
@@ -64,7 +64,7 @@ def test_a_warm_start_from_another_policy_is_wrong_input(policies, tmp_path, cap
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", [[], ["algo=a2c"]])
 def test_a_training_starts_from_a_policy(policies, tmp_path, capsys, algo):
-    """With a learning rate of nothing it ends where it began; continued, it needs the policy no longer."""
+    """With almost no learning rate it ends where it began; to continue, it does not need the policy."""
     policy, folder = shutil.copytree(policies[1], tmp_path / "policy"), tmp_path / "run"
     options = [option for option in OPTIONS if not (algo and option.startswith("algo."))]
     options += [*algo, "seed=9", "algo.learning_rate=1e-30", "algo.anneal_lr=false", f"run_dir={folder}"]
