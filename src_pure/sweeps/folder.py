@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from src_pure.config.files import parse_yaml, read_config_file, to_yaml
-from src_pure.config.names import PLAN, SWEEP, dotted, harmless
+from src_pure.config.names import PLAN, dotted, harmless
+from src_pure.config.sweep import is_search
 from src_pure.errors import ConfigError, LockedError
 from src_pure.experiment import lanes_of
 from src_pure.lanes import Lane
@@ -127,6 +128,8 @@ def status_of(batch: Path) -> Status:
 def is_complete(batch: Path, summary: SummaryFile) -> bool:
     """Whether a summary is of a training that ended: all updates are done, or every run has failed."""
     config = read_config_file(batch / CONFIG)
+    if is_search(config):
+        return True
     per_update = config["num_envs"] * config["num_steps"]
     whole = summary.env_steps >= int(config["total_steps"]) // per_update * per_update
     return whole or len(summary.failed) == summary.runs
@@ -163,7 +166,7 @@ def log_line(path: Path, line: str) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """runs.parquet with the present states."""
     runs = pd.read_parquet(path / RUNS)
-    if read_sweep(path)[SWEEP].get("mode") == "search":  # the search itself writes them; its processes may have died
+    if is_search(read_sweep(path)):  # the search itself writes them; its processes may have died
         idle = [batch.name for batch in batch_folders(path) if not is_locked(batch)]
         return runs.assign(state=runs["state"].mask(runs["state"].eq("running") & runs["batch"].isin(idle), "stopped"))
     states = [_states(batch) for batch in batch_folders(path)]

@@ -1,7 +1,7 @@
 """A search as a command: makes, joins or continues its folder and trains until every trial has come to its end."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from src_pure.runs.preemption import StopRequest
 from src_pure.runs.programs import Programs
 from src_pure.runs.rundir import make_free, make_fresh
 from src_pure.runs.training import stopped_in
-from src_pure.sweeps.folder import BATCHES, is_sweep_folder, log_line, refuse_other_sweep
+from src_pure.sweeps.folder import BATCHES, is_sweep_folder, log_line, refuse_other_sweep, write_runs
 from src_pure.sweeps.plan import described
-from src_pure.sweeps.search_batch import train_batch
-from src_pure.sweeps.search_folder import BEST, begin_search, best_trial, next_batch, runs_of, write_best, write_runs
+from src_pure.sweeps.search_batch import SearchBatch, open_batch
+from src_pure.sweeps.search_folder import BEST, begin_search, best_trial, counts_of, next_batch, runs_of, write_best
 from src_pure.sweeps.search_plan import Search, make_search
 from src_pure.sweeps.trials import Trials
 
@@ -58,8 +58,12 @@ def run_search(path: Path, search: Search, stop: StopRequest) -> None:
             if name is None:
                 break
             print(f"batch {name} of {path}", flush=True)
-            with suppress(LockedError):  # another process was faster
-                train_batch(search, trials, path / BATCHES / name, stop, programs)
+            with ExitStack() as stack:
+                try:
+                    run_dir = stack.enter_context(open_batch(path / BATCHES / name))
+                except LockedError:
+                    continue  # another process was faster
+                SearchBatch(search, trials, run_dir, stop, programs).train()
         _finish(path, search, trials)
 
 
@@ -76,8 +80,7 @@ def _finish(path: Path, search: Search, trials: Trials) -> None:
         if best is None:
             raise NumericalError(f"all {len(known)} trials of {path} failed: try other axes")
         write_best(path, search, best)
-    states = [trial.state for trial in known]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    line = f"best of {len(known)} trials ({counts}): trial {best.number}, {search.metric} {best.value:.3f}, {described(best.values)}"
+    line = f"best of {len(known)} trials ({counts_of(known)}): trial {best.number}, {search.metric} {best.value:.3f}"
+    line += f", {described(best.values)}"
     print(f"{line}; {path / BEST} trains it again")
     log_line(path, line)

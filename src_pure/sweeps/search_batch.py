@@ -6,7 +6,8 @@ there what was decided, and repeats it.
 """
 
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from src_pure.models.base import precision_of
 from src_pure.runs.buffer import RowBuffer
 from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.columns import floats
-from src_pure.runs.folder import read_file
+from src_pure.runs.folder import Folder, read_file
 from src_pure.runs.health import rows_of_living, warnings
+from src_pure.runs.lock import locked
 from src_pure.runs.loop import open_checkpoints
 from src_pure.runs.preemption import StopRequest
 from src_pure.runs.program import Program, State
@@ -30,10 +32,9 @@ from src_pure.runs.resume import Start, refuse_foreign_config, start_at_checkpoi
 from src_pure.runs.rows import evaluation_rows, metric_rows
 from src_pure.runs.rundir import CONFIG, RunDir
 from src_pure.runs.schedule import Progress
-from src_pure.runs.summary import versions
 from src_pure.sweeps.folder import write_runs
 from src_pure.sweeps.halving import WORST, goes_on
-from src_pure.sweeps.search_folder import ask_until_valid, best_trial, runs_of
+from src_pure.sweeps.search_folder import ask_until_valid, progress_line, runs_of, summary_of
 from src_pure.sweeps.search_plan import Search
 from src_pure.sweeps.trials import Place, Trial, Trials
 
@@ -60,6 +61,7 @@ class SearchBatch:
     stop: StopRequest
     programs: Programs
     slots: list[Trial] = field(init=False)  # the trial in each slot; it may be over, when there is no other
+    active: list[bool] = field(init=False)  # whether each slot trains; fixed between two judgements
     experiment: Experiment = field(init=False)
     program: Program = field(init=False)
     progress: Progress = field(init=False)
@@ -67,19 +69,18 @@ class SearchBatch:
     checkpoints: Checkpoints = field(init=False)
 
     def __post_init__(self):
-        self.points: dict[int, Experiment] = {}  # by the number of the trial
         self.settings = endless(self.search.experiment.settings)
         self.width: int | None = None
 
     def train(self) -> None:
         """Trains until there is no trial left. Raises Preempted once `stop` is set, after everything is saved."""
-        refuse_foreign_config(self.run_dir)
         start = start_at_checkpoint(self.run_dir, self.settings)
         for line in start.lines:
             self.run_dir.log(line)
         self.width, self.progress = start.lanes_per_block, Progress(self.settings, start)
         with self.trials.held():
             self.slots = self._slots_at(start)
+        self.active = self._going_on()
         self._compile()
         if start.checkpoint:
             state = self.program.scatter(start.checkpoint.restore(self.program.like))
@@ -91,7 +92,7 @@ class SearchBatch:
         per_row, seconds = self.search.experiment.settings.updates_per_row, self.settings.log_seconds
         self.rows = RowBuffer(self.run_dir.append_metrics, seconds, per_row, ENDLESS, start.pending_rows)
         with closing(open_checkpoints(self.run_dir, self.settings)) as self.checkpoints, self.rows:
-            while any(self._training()):
+            while any(self.active):
                 self._stop_if_asked(state)
                 state = self._segment(state)
                 if self._at_a_rung():
@@ -100,7 +101,9 @@ class SearchBatch:
                     self._save(state)
             self.checkpoints.wait()
             self.rows.finish()
-        self.run_dir.write_summary(self._summary())
+        with self.trials.held():
+            own = [trial for trial in self.trials.all() if trial.place.batch == self.run_dir.path.name]
+        self.run_dir.write_summary(summary_of(self.search, own, self.program, self.progress))
 
     def _slots_at(self, start: Start) -> list[Trial]:
         """The trial in each slot where training begins; raises CheckpointError if the journal does not know them."""
@@ -112,22 +115,16 @@ class SearchBatch:
         slots = [placed[slot] for slot in sorted(placed)]
         if start.checkpoint:
             saved = [lane["run"] for lane in start.checkpoint.config["lanes"]]
-            if saved != [lane.run for lane in self._experiment(slots).lanes]:
+            if saved != [lane.run for lane in self.search.side_by_side(slots).lanes]:
                 raise CheckpointError(
                     f"{start.checkpoint.path} was saved with other trials than {self.trials.path} has; restore the "
                     "files that belong together"
                 )
         return slots
 
-    def _experiment(self, slots: list[Trial]) -> Experiment:
-        for trial in slots:
-            if trial.number not in self.points:
-                self.points[trial.number] = self.search.point(trial.values)
-        return self.search.side_by_side(slots, [self.points[trial.number] for trial in slots])
-
     def _compile(self) -> None:
         """Gives the program the lanes of the present trials; compiles it the first time."""
-        self.experiment = self._experiment(self.slots)
+        self.experiment = self.search.side_by_side(self.slots)
         self.program = self.programs.of(self.experiment, self.settings.warm_start, self.width)
         self.width = self.program.blocks.width
         if self.program.compile_seconds:
@@ -137,8 +134,8 @@ class SearchBatch:
         """Updates since each trial began, [S]."""
         return self.progress.done - np.array([trial.place.begun for trial in self.slots])
 
-    def _training(self) -> list[bool]:
-        """Whether each slot holds a trial that has not come to its end."""
+    def _going_on(self) -> list[bool]:
+        """Whether each slot holds a trial that goes on from here, as far as is decided."""
         return [not trial.over or age < trial.updates for trial, age in zip(self.slots, self._ages(), strict=True)]
 
     def _per_lane(self, values: Any) -> np.ndarray:
@@ -147,11 +144,11 @@ class SearchBatch:
 
     def _living(self) -> np.ndarray:
         """Whether each lane trains, and its numbers are finite, [R]."""
-        return self._per_lane(self._training()) & (self.progress.completed == self._per_lane(self._ages()))
+        return self._per_lane(self.active) & (self.progress.completed == self._per_lane(self._ages()))
 
     def _until_rung(self) -> int:
         """Updates until the next trial may be at a rung; all that train are equally far from it."""
-        age = self._ages()[self._training()][0]
+        age = self._ages()[self.active][0]
         return int(self.search.rungs[0] - age % self.search.rungs[0])
 
     def _at_a_rung(self) -> bool:
@@ -161,7 +158,7 @@ class SearchBatch:
     def _segment(self, state: State) -> State:
         """The state after some updates of every lane; takes their rows."""
         progress, living, ages = self.progress, self._living(), self._per_lane(self._ages())
-        begun, training = progress.done - ages, self._per_lane(self._training())
+        begun, training = progress.done - ages, self._per_lane(self.active)
         number = progress.segment_length(min(self.program.max_updates, self._until_rung()))
         started, steps = time.perf_counter(), self.settings.steps_per_update
         state, metrics = self.program.segment(state, number)
@@ -172,7 +169,9 @@ class SearchBatch:
         done = progress.done
         progress.advance(rows, number, completed, time.perf_counter() - started)
         if not (training & (completed + begun == progress.done)).any():
-            progress.done = max(done + 1, int((completed + begun)[training].max()) + 1)  # all have failed: go no further
+            progress.done = max(
+                done + 1, int((completed + begun)[training].max()) + 1
+            )  # all have failed: go no further
         self.rows.add(rows)
         for line in warnings(rows, self.experiment.lanes, precision_of(self.experiment.policy.memory)):
             self.run_dir.log(f"warning: {line}")
@@ -181,32 +180,30 @@ class SearchBatch:
     def _judged(self, state: State) -> dict[int, Trial]:
         """The next trial of each slot that is free, after the trials at a rung are judged; commits all of it."""
         ages, failed = self._ages(), [self._failed(slot) for slot in range(len(self.slots))]
-        training = self._training()
         reached = [
-            slot for slot, age in enumerate(ages) if training[slot] and age in self.search.rungs and not failed[slot]
+            slot for slot, age in enumerate(ages) if self.active[slot] and age in self.search.rungs and not failed[slot]
         ]
         values = self._evaluate(state, reached)
         with self.trials.held():
             for slot, age in enumerate(ages):
-                if training[slot] and failed[slot]:
+                if self.active[slot] and failed[slot]:
                     self.trials.fails(self._current(slot), int(age), failed[slot])
             for slot in reached:
                 self.trials.report(self._current(slot), int(ages[slot]), values[slot])
-            for slot in reached:
-                self._decide(self._current(slot), int(ages[slot]))
+            self._decide({slot: int(ages[slot]) for slot in reached})
             self.slots = [self._current(slot) for slot in range(len(self.slots))]
-            free = [slot for slot, going in enumerate(self._training()) if not going]
+            free = [slot for slot, going_on in enumerate(self._going_on()) if not going_on]
             name = self.run_dir.path.name
             places = [Place(name, self.progress.done, slot) for slot in free]
             new = {trial.place.slot: trial for trial in ask_until_valid(self.search, self.trials, places)}
             known = self.trials.all()
             write_runs(self.trials.folder, runs_of(self.search, known))
-        print(self._line(known), flush=True)
+        print(progress_line(self.search, known), flush=True)
         return new
 
     def _current(self, slot: int) -> Trial:
         """The trial of a slot as the journal has it now."""
-        return self.trials.all()[self.slots[slot].number]
+        return self.trials.get(self.slots[slot].number)
 
     def _failed(self, slot: int) -> dict[int, int]:
         """The update at which each run of a slot failed, by the number of its seed."""
@@ -229,24 +226,27 @@ class SearchBatch:
         means = floats(sampled[self.search.metric]).reshape(len(slots), -1).mean(1)
         return {slot: float(mean) if np.isfinite(mean) else WORST for slot, mean in zip(slots, means, strict=True)}
 
-    def _decide(self, trial: Trial, age: int) -> None:
-        """Records whether a trial at a rung goes on, unless that is recorded already."""
-        if trial.over or trial.passed >= age:
-            return
-        if age == self.search.rungs[-1]:
-            self.trials.ends(trial)
-            return
-        values = {other.number: other.reports[age] for other in self.trials.all() if age in other.reports}
-        if goes_on(trial.number, values, self.search.settings.eta):
-            self.trials.goes_on(trial, age)
-        else:
-            self.trials.is_pruned(trial)
+    def _decide(self, reached: dict[int, int]) -> None:
+        """Records for each slot at a rung whether its trial goes on, unless that is recorded already."""
+        known = self.trials.all()
+        values = {age: {x.number: x.reports[age] for x in known if age in x.reports} for age in set(reached.values())}
+        for slot, age in reached.items():
+            trial = known[self.slots[slot].number]
+            if trial.over or trial.passed >= age:
+                continue
+            if age == self.search.rungs[-1]:
+                self.trials.ends(trial)
+            elif goes_on(trial.number, values[age], self.search.settings.eta):
+                self.trials.goes_on(trial, age)
+            else:
+                self.trials.is_pruned(trial)
 
     def _refilled(self, state: State, new: dict[int, Trial]) -> State:
         """The state in which new trials have begun in these slots."""
+        self.slots = [new.get(slot, trial) for slot, trial in enumerate(self.slots)]
+        self.active = self._going_on()
         if not new:
             return state
-        self.slots = [new.get(slot, trial) for slot, trial in enumerate(self.slots)]
         self._compile()
         num_seeds = self.search.num_seeds
         state = self.program.refill(state, [slot * num_seeds + i for slot in new for i in range(num_seeds)])
@@ -259,7 +259,8 @@ class SearchBatch:
         if self.progress.unsaved:
             self._save(state)
         self.checkpoints.wait()
-        self.stop.raise_if_set(f"after update {self.progress.done} of batch {self.run_dir.path.name}")
+        where = f"after update {self.progress.done} of batch {self.run_dir.path.name}"
+        self.stop.raise_if_set(f"{where}; the same command with run_dir={self.trials.folder} continues")
 
     def _save(self, state: State) -> None:
         """Starts writing a checkpoint in the background."""
@@ -280,39 +281,11 @@ class SearchBatch:
         )
         progress.count_from_here()
 
-    def _line(self, known: list[Trial]) -> str:
-        """One line about how far the search has come."""
-        states = [trial.state for trial in known]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        best = best_trial(known)
-        score = f"; best {self.search.metric} {best.value:.3f}, trial {best.number}" if best else ""
-        return f"{len(known)} of {self.search.settings.trials} trials: {counts}{score}"
 
-    def _summary(self) -> dict[str, Any]:
-        """The content of summary.json, which says that the batch has come to its end."""
-        progress = self.progress
-        own = [trial for trial in self.trials.all() if trial.place.batch == self.run_dir.path.name]
-        steps = sum(trial.updates for trial in own) * self.search.num_seeds * self.settings.steps_per_update
-        return {
-            "name": self.experiment.name,
-            "env_steps": progress.done * self.settings.steps_per_update,
-            "runs": len(own) * self.search.num_seeds,
-            "failed": {f"run {trial.number * self.search.num_seeds + seed}": update for trial in own for seed, update in trial.failed.items()},
-            "steps_of_all_trials": steps,
-            "steps_per_second": steps / progress.seconds if progress.seconds else 0.0,
-            "compile_seconds": self.program.compile_seconds,
-            "lanes_per_block": self.program.blocks.width,
-            "wall_seconds": progress.wall_seconds,
-            "continued_under_other_settings": progress.continued,
-            "process": progress.process,
-            "versions": versions(),
-        }
-
-
-def train_batch(search: Search, trials: Trials, batch: Path, stop: StopRequest, programs: Programs) -> None:
-    """Trains a batch in its folder, or continues there; raises LockedError if another process does."""
-    from src_pure.runs.folder import Folder
-    from src_pure.runs.lock import locked
-
+@contextmanager
+def open_batch(batch: Path) -> Generator[RunDir]:
+    """The run folder of a batch, locked; raises LockedError if another process trains it."""
     with Folder(batch) as folder, locked(folder):
-        SearchBatch(search, trials, RunDir(folder), stop, programs).train()
+        run_dir = RunDir(folder)
+        refuse_foreign_config(run_dir)
+        yield run_dir

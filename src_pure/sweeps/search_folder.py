@@ -1,13 +1,14 @@
 """The folder of a search: that of a sweep, whose batches appear as processes join it, with the journal of its trials.
 
-    <run_dir>/  sweep.yaml, run.json  as in every sweep
-                optuna.journal        the trials; Optuna's own programs can read it
-                runs.parquet          one row per run: as in every sweep, with `value` and `updates` of its trial
-                batches/000/          the run folder of one process at a time
-                best.yaml             the configuration of the best trial, once all have ended
+<run_dir>/  sweep.yaml, run.json  as in every sweep
+            optuna.journal        the trials; Optuna's own programs can read it
+            runs.parquet          one row per run: as in every sweep, with `value` and `updates` of its trial
+            batches/000/          the run folder of one process at a time
+            best.yaml             the configuration of the best trial, once all have ended
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from src_pure.errors import ConfigError
 from src_pure.runs.atomic import flush, partial_path, replacing
 from src_pure.runs.folder import Folder, is_there
 from src_pure.runs.identity import new_identity, write_identity
+from src_pure.runs.program import Program
 from src_pure.runs.rundir import SUMMARY, RunDir
+from src_pure.runs.schedule import Progress
+from src_pure.runs.summary import versions
 from src_pure.sweeps.folder import (
     BATCHES,
     SWEEP_FILE,
@@ -64,9 +68,9 @@ def next_batch(path: Path, search: Search, trials: Trials) -> str | None:
     names = sorted({trial.place.batch for trial in known} | {batch.name for batch in batch_folders(path)})
     for name in names:
         batch = path / BATCHES / name
-        if not is_there(batch / SUMMARY) and not (batch.is_dir() and is_locked(batch)):
-            if _fill(path, search, trials, name):
-                return name
+        left = not is_there(batch / SUMMARY) and not (batch.is_dir() and is_locked(batch))
+        if left and _fill(path, search, trials, name):
+            return name
     name = f"{len(names):03}"
     return name if _fill(path, search, trials, name) else None
 
@@ -79,8 +83,7 @@ def _fill(path: Path, search: Search, trials: Trials, name: str) -> bool:
     placed = ask_until_valid(search, trials, [Place(name, 0, slot) for slot in range(search.slots)])
     if not placed:
         return False
-    points = [search.point(trial.values) for trial in placed]
-    content = to_yaml(config_of_batch(search, search.side_by_side(placed, points)))
+    content = to_yaml(config_of_batch(search, search.side_by_side(placed)))
     partial = partial_path(batch)
     partial.mkdir()
     with Folder(partial) as folder:
@@ -93,28 +96,35 @@ def _fill(path: Path, search: Search, trials: Trials, name: str) -> bool:
     return True
 
 
-def ask_until_valid(search: Search, trials: Trials, places: list[Place]) -> list[Trial]:
-    """The trials at these places, as many as are left: those that were asked before, and new ones for the others.
+def ask_until_valid(search: Search, trials: Trials, places: Sequence[Place]) -> list[Trial]:
+    """The trials at these places, as many as are left: those that were asked for before, and new ones for the others.
 
-    A trial whose values contradict each other is recorded and replaced by the next one.
+    A trial whose values contradict each other is recorded, and the next one takes its place.
     """
-    found = {trial.place: trial for trial in trials.all() if trial.state != "invalid"}
-    placed = []
-    for place in places:
-        trial = found.get(place)
-        while trial is None and len(trials.all()) < (search.settings.trials or 0):
-            asked = trials.ask(place)[0]
-            try:
-                search.point(asked.values)
-                trial = asked
-            except ConfigError as error:
-                trials.is_invalid(asked, str(error))
-                log_line(trials.folder, f"trial {asked.number} cannot be trained: {error}")
-        placed += [trial] if trial else []
-    return placed
+    asked, placed = trials.all(), {}
+    while True:
+        placed |= {trial.place: trial for trial in asked if trial.place in places and _is_valid(search, trials, trial)}
+        missing = [place for place in places if place not in placed]
+        missing = missing[: max(0, search.num_trials - trials.count())]
+        if not missing:
+            return [placed[place] for place in places if place in placed]
+        asked = trials.ask(missing)
 
 
-def runs_of(search: Search, trials: list[Trial]) -> pd.DataFrame:
+def _is_valid(search: Search, trials: Trials, trial: Trial) -> bool:
+    """Whether a trial can be trained; records it if not."""
+    if trial.state == "invalid":
+        return False
+    try:
+        search.point(trial.values)
+    except ConfigError as error:
+        trials.is_invalid(trial, str(error))
+        log_line(trials.folder, f"trial {trial.number} cannot be trained: {error}")
+        return False
+    return True
+
+
+def runs_of(search: Search, trials: Sequence[Trial]) -> pd.DataFrame:
     """The content of runs.parquet: one row per run."""
     rows = []
     for trial in trials:
@@ -133,7 +143,7 @@ def runs_of(search: Search, trials: list[Trial]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_trial(trials: list[Trial]) -> Trial | None:
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """The finished trial with the highest value, the earliest of several; None if no trial has finished."""
     finished = [trial for trial in trials if trial.state == "finished"]
     return max(finished, key=lambda trial: (trial.value, -trial.number), default=None)
@@ -143,3 +153,37 @@ def write_best(path: Path, search: Search, trial: Trial) -> None:
     """Writes the configuration of a trial with its seeds, which trains it again alone."""
     with replacing(path / BEST) as file:
         file.write(to_yaml(search.point(trial.values).config).encode())
+
+
+def counts_of(trials: Sequence[Trial]) -> str:
+    """How many trials are in which state."""
+    states = [trial.state for trial in trials]
+    return ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
+
+
+def progress_line(search: Search, trials: Sequence[Trial]) -> str:
+    """One line about how far a search has come."""
+    best = best_trial(trials)
+    score = f"; best {search.metric} {best.value:.3f}, trial {best.number}" if best else ""
+    return f"{len(trials):,} of {search.num_trials:,} trials: {counts_of(trials)}{score}"
+
+
+def summary_of(search: Search, own: Sequence[Trial], program: Program, progress: Progress) -> dict[str, Any]:
+    """The content of a batch's summary.json, which says that the batch has come to its end; own: its trials."""
+    per_update, num_seeds = search.experiment.settings.steps_per_update, search.num_seeds
+    of_trials = sum(trial.updates for trial in own) * num_seeds * per_update
+    failed = {trial.number * num_seeds + seed: update for trial in own for seed, update in trial.failed.items()}
+    return {
+        "name": search.experiment.name,
+        "env_steps": progress.done * per_update,
+        "runs": len(own) * num_seeds,
+        "failed": {f"run {run}": update for run, update in failed.items()},
+        "env_steps_of_all_runs": of_trials,
+        "steps_per_second": of_trials / progress.seconds if progress.seconds else None,
+        "compile_seconds": program.compile_seconds,
+        "lanes_per_block": program.blocks.width,
+        "wall_seconds": progress.wall_seconds,
+        "continued_under_other_settings": progress.continued,
+        "process": progress.process,
+        "versions": versions(),
+    }

@@ -1,7 +1,7 @@
 """What a search tries: its space, its rungs and the one program that trains every trial; checked before it begins."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -37,22 +37,31 @@ class Search:
     metric: str
     slots: int  # trials that a batch trains side by side
     evaluation_steps: int
+    built: dict[str, Experiment] = field(default_factory=dict, compare=False, repr=False)  # by its values
 
     @property
     def num_seeds(self) -> int:
         return self.experiment.settings.num_seeds
 
+    @property
+    def num_trials(self) -> int:
+        return self.settings.trials or 0
+
     def point(self, values: Values) -> Experiment:
         """The Experiment of a trial with all of its seeds; raises ConfigError for values that contradict each other."""
-        try:
-            return build(with_values(self.base, values), self.trust)
-        except ConfigError as error:
-            raise ConfigError(f"{described(values)}: {error}") from error
+        key = repr(sorted(values.items()))
+        if key not in self.built:
+            try:
+                self.built[key] = build(with_values(self.base, values), self.trust)
+            except ConfigError as error:
+                raise ConfigError(f"{described(values)}: {error}") from error
+        return self.built[key]
 
-    def side_by_side(self, trials: Sequence[Trial], points: Sequence[Experiment]) -> Experiment:
-        """The Experiment that trains these trials, num_seeds lanes each; points: that of each trial."""
+    def side_by_side(self, trials: Sequence[Trial]) -> Experiment:
+        """The Experiment that trains these trials, num_seeds lanes each."""
         alone, lanes = [], []
-        for trial, point in zip(trials, points, strict=True):
+        for trial in trials:
+            point = self.point(trial.values)
             for i in range(self.num_seeds):
                 lanes.append(Lane(trial.number * self.num_seeds + i, point.settings.seed + i, trial.values))
                 alone.append(with_seed(point, lanes[-1].seed))
@@ -61,17 +70,21 @@ class Search:
         return replace(experiment, evaluation_steps=max(self.evaluation_steps, experiment.evaluation_steps))
 
     def __str__(self) -> str:
-        num_updates, settings = self.experiment.settings.num_updates, self.settings
-        shortest = self.rungs[0] * self.experiment.settings.steps_per_update
-        return "\n".join(
-            [
-                f"{self.experiment.name}: {counted(settings.trials or 0, 'trial')} x {counted(self.num_seeds, 'seed')}, "
-                f"{self.slots:,} at a time in one program, maximising {self.metric}",
-                f"  judged after {', '.join(f'{rung:,}' for rung in self.rungs)} of {num_updates:,} updates; the best of "
-                f"{settings.eta} go on; {shortest:,} steps at least, {num_updates * self.experiment.settings.steps_per_update:,} at most",
-                *(f"  {key}: {each}" for key, each in axes_of(self.config).items()),
-            ]
+        settings, eta, per_update = (
+            self.experiment.settings,
+            self.settings.eta,
+            self.experiment.settings.steps_per_update,
         )
+        first, last = self.rungs[0] * per_update, self.rungs[-1] * per_update
+        lines = [
+            f"{self.experiment.name}: {counted(self.num_trials, 'trial')} x {counted(self.num_seeds, 'seed')}, "
+            f"{self.slots:,} at a time in one program, maximising {self.metric}",
+            f"  judged after {', '.join(f'{rung:,}' for rung in self.rungs)} updates, where the best 1 of {eta} go on: "
+            f"{first:,} to {last:,} steps of each run",
+        ]
+        if settings.num_updates * per_update < self.config["total_steps"] - per_update:
+            lines.append(f"  total_steps is {last:,}, so that the rungs are whole updates")
+        return "\n".join([*lines, *(f"  {key}: {each}" for key, each in axes_of(self.config).items())])
 
 
 def make_search(config: dict[str, Any], trust: Sequence[str] = ()) -> Search:
@@ -79,15 +92,16 @@ def make_search(config: dict[str, Any], trust: Sequence[str] = ()) -> Search:
     if LANES in config:
         raise ConfigError("this is the configuration of a batch of a search: repeat the command of the search instead")
     settings, axes, base = sweep_settings(config), axes_of(config), one_point(config)
-    _check_settings(settings, axes)
+    _check_settings(settings, axes, base)
     experiment = build(base, trust)
     _refuse_structure(axes, experiment)
-    if settings.eta ** (settings.rungs - 1) > experiment.settings.num_updates:
+    num_updates, least = experiment.settings.num_updates, settings.eta ** (settings.rungs - 1)
+    if least > num_updates:
         raise ConfigError(
-            f"sweep.rungs={settings.rungs} with sweep.eta={settings.eta} needs {settings.eta ** (settings.rungs - 1):,} "
-            f"updates at least, total_steps gives {experiment.settings.num_updates:,}: set fewer rungs or more steps"
+            f"sweep.rungs={settings.rungs} with sweep.eta={settings.eta} needs {least:,} updates at least, total_steps "
+            f"gives {num_updates:,}: set fewer rungs or more steps"
         )
-    rungs = rungs_of(experiment.settings.num_updates, settings.eta, settings.rungs)
+    rungs = rungs_of(num_updates, settings.eta, settings.rungs)
     base |= {"total_steps": rungs[-1] * experiment.settings.steps_per_update}
     lanes = settings.lanes or min(max(1, most_lanes(experiment) // experiment.settings.num_seeds), settings.trials or 1)
     search = Search(
@@ -105,13 +119,17 @@ def make_search(config: dict[str, Any], trust: Sequence[str] = ()) -> Search:
     return replace(search, evaluation_steps=_evaluation_steps(search))
 
 
-def _check_settings(settings: Sweep, axes: Mapping[str, Any]) -> None:
+def _check_settings(settings: Sweep, axes: Mapping[str, Any], base: dict[str, Any]) -> None:
     """Raises ConfigError for settings that make no search."""
     if settings.file is not None or settings.points is not None:
         given = "file" if settings.file is not None else "points"
         raise ConfigError(f"sweep.mode=search chooses its points: set axes instead of sweep.{given}")
     if not axes:
         raise ConfigError("sweep.mode=search needs axes, such as sweep.algo.learning_rate=loguniform(1e-5,1e-2)")
+    if base["wandb"]["mode"] != "disabled" or base["tensorboard"]:
+        raise ConfigError(
+            "a search writes no dashboards, its tables hold all numbers: leave out wandb.mode, tensorboard"
+        )
     if settings.trials is None:
         raise ConfigError("sweep.mode=search needs the number of trials: set sweep.trials=100")
     if settings.lanes is not None and settings.lanes > settings.trials:
@@ -145,12 +163,13 @@ def _evaluation_steps(search: Search) -> int:
 
     The ends: all axes at their first value, all at their last, and each value of a list, each bound of a range alone.
     """
-    ends = {key: (each.arguments if each.kind == "choice" else each.arguments[:2]) for key, each in search.ranges.items()}
+    ends = {key: each.arguments for key, each in search.ranges.items()}
     first, last = ({key: values[place] for key, values in ends.items()} for place in (0, -1))
-    values = [first, last, *(first | {key: value} for key, each in ends.items() for value in each)]
-    points = [search.point(each) for each in values]
-    alone = [with_seed(point, point.settings.seed) for point in points]
-    lanes = [Lane(number, point.settings.seed, each) for number, (point, each) in enumerate(zip(points, values, strict=True))]
+    corners = [first, last, *(first | {key: value} for key, each in ends.items() for value in each)]
+    points = [search.point(values) for values in corners]
+    seed = search.experiment.settings.seed
+    alone = [with_seed(point, seed) for point in points]
+    lanes = [Lane(number, seed, values) for number, values in enumerate(corners)]
     experiment = side_by_side(alone, lanes)
     experiment.numbers()  # raises ConfigError if a program cannot hold numbers of these kinds
     return experiment.evaluation_steps

@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from src_pure.errors import DamagedError, one_line
 from src_pure.runs.folder import is_there
 from src_pure.sweeps.folder import holding
 from src_pure.sweeps.halving import WORST
-from src_pure.sweeps.points import Range, Values, rounded
+from src_pure.sweeps.points import Range, Values
 
 JOURNAL, STUDY = "optuna.journal", "search"
 PLACE, PASSED, FAILED, REASON = "place", "passed", "failed", "reason"  # attributes of a trial
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
     number: int
     values: Values  # by dotted key
     place: Place
-    state: Literal["running", "pruned", "finished", "failed", "invalid"]
+    state: str  # running | pruned | finished | failed | invalid
     reports: Mapping[int, float]  # its value at each rung that it reached, by the updates
     passed: int  # the last rung where it was decided that it goes on; 0: none so far
     failed: Mapping[int, int]  # the update at which a run failed, by the number of its seed, 0, 1, ...
@@ -87,8 +87,15 @@ class Trials:
         """Every trial, by number."""
         return [self._read(trial) for trial in self._frozen()]
 
-    def ask(self, place: Place, number: int = 1) -> list[Trial]:
-        """New trials for a place and the slots after it, as the sampler suggests them."""
+    def count(self) -> int:
+        return len(self._frozen())
+
+    def get(self, number: int) -> Trial:
+        """One trial as it is now."""
+        return self._read(self._frozen()[number])
+
+    def ask(self, places: Sequence[Place]) -> list[Trial]:
+        """New trials at these places, as the sampler suggests them."""
         from optuna import create_study
         from optuna.trial import TrialState, create_trial
 
@@ -96,18 +103,12 @@ class Trials:
         known = self._frozen()
         copy = create_study(direction="maximize")
         copy.add_trials(known)
-        for i in range(number):
-            copy.sampler = self._sampler(len(known) + i)
-            asked = copy.ask(self.distributions)
-            attributes = {PLACE: place._replace(slot=place.slot + i)}
-            self.study.add_trial(
-                create_trial(
-                    state=TrialState.RUNNING,
-                    params=asked.params,
-                    distributions=self.distributions,
-                    user_attrs=attributes,
-                )
-            )
+        for number, place in enumerate(places, len(known)):
+            copy.sampler = self._sampler(number)
+            params = copy.ask(self.distributions).params
+            new = create_trial(state=TrialState.RUNNING, params=params, distributions=self.distributions)
+            new.set_user_attr(PLACE, place)
+            self.study.add_trial(new)
         return self.all()[len(known) :]
 
     def report(self, trial: Trial, updates: int, value: float) -> None:
