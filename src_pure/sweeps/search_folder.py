@@ -16,7 +16,7 @@ import pandas as pd
 
 from src_pure.config.files import parse_yaml, to_yaml
 from src_pure.errors import ConfigError
-from src_pure.runs.atomic import flush, partial_path, replacing
+from src_pure.runs.atomic import flush, partial_path, partials_of, replacing
 from src_pure.runs.folder import Folder, is_there
 from src_pure.runs.identity import new_identity, write_identity
 from src_pure.runs.program import Program
@@ -84,12 +84,12 @@ def _fill(path: Path, search: Search, trials: Trials, name: str) -> bool:
     if not placed:
         return False
     content = to_yaml(config_of_batch(search, search.side_by_side(placed)))
+    for left in [*partials_of(batch), *([batch] if batch.is_dir() else [])]:  # by a process that died
+        shutil.rmtree(left)
     partial = partial_path(batch)
     partial.mkdir()
     with Folder(partial) as folder:
         RunDir.begin(folder, True, content, new_identity(parse_yaml(content)))
-    if batch.is_dir():  # left by a process that died
-        shutil.rmtree(batch)
     partial.rename(batch)
     flush(batch.parent)
     write_runs(path, runs_of(search, trials.all()))

@@ -173,10 +173,17 @@ STEPS = [
     (Program, "refill"), (Program, "segment"), (Checkpoints, "_write"), (Checkpoints, "_prune"),
     (RunDir, "write_summary"), (search, "write_best"), (search, "write_runs"),
 ]  # fmt: skip
+QUICK = ("ask", "is_pruned", "_write")
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize(("owner", "name"), STEPS, ids=[name for _, name in STEPS])
+def steps():
+    for owner, name in STEPS:
+        for moment in ("before", "after"):
+            marks = () if name in QUICK and moment == "after" else pytest.mark.slow
+            yield pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("owner", "name", "moment"), steps())
 def test_a_search_that_dies_anywhere_continues_exactly(searched, tmp_path, monkeypatch, owner, name, moment):
     """It dies again and again, each time at the next call of this step, until it comes through."""
     folder, deaths = tmp_path / "search", 0
