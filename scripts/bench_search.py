@@ -1,8 +1,8 @@
 """Successive halving against the grid that it covers: python scripts/bench_search.py [--repeats 10] [--out FOLDER]
 
-Every repeat is another seed. The grid trains every point to its end; the search draws from the same points, with as many
-trials as the grid has. Printed for each repeat: how far the point that the search found lies below the best of the grid,
-both by the grid's scores, and which part of the grid's environment steps the search took; then the medians.
+Every repeat is another seed. The grid trains every point to its end; the search draws from the same points, with as
+many trials as the grid has. Printed for each repeat: how far the point that the search found lies below the best of the
+grid, both by the grid's scores, and which part of the grid's environment steps the search took; then the medians.
 """
 
 if __name__ == "__main__":

@@ -55,9 +55,6 @@ class VecEnv(Protocol):
 
     def step(self, key: Key, state: Any, action: Array) -> tuple[Any, Timestep]: ...
 
-    def part(self, state: Any, index: Array) -> tuple["VecEnv", Any]:
-        """(the batch of some of its environments, their state); index: [N] int32."""
-
     def replace(self, *, params: EnvParams) -> "VecEnv":
         """The same batch with other numbers, which may be traced; its spaces stay. Used where these are given."""
 

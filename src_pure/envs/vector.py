@@ -126,10 +126,6 @@ class VectorEnv:
         )
         return new_state, Timestep(obs, reset, reward, terminated, truncated, ignored, finished, info)
 
-    def part(self, state: VectorState, index: Array) -> tuple["VectorEnv", VectorState]:
-        """(the batch of some of its environments, their state); index: [N] int32."""
-        return self.replace(num_envs=len(index)), jax.tree.map(lambda x: x[index] if x.ndim else x, state)
-
     def _restart(
         self, key: Key, ended: Array, episodes: tuple[Array | None, EnvState], state: VectorState
     ) -> tuple[tuple[Array | None, EnvState], Array, Pool | None]:

@@ -1,5 +1,9 @@
 """Figures of how scores depend on the swept keys: importance, marginals, pairs, parallel coordinates."""
 
+from src_pure.results.plotting import COLORS, INK, STYLE  # first: matplotlib must not look for a display
+
+# isort: split
+
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from src_pure.results.importance import Importance
-from src_pure.results.plotting import COLORS, INK, STYLE
 from src_pure.results.ranking import Ranking
 from src_pure.results.statistics import interval, mean
 from src_pure.results.sweep_plots import GREY, WIDTH, limit_score, metric_label, new_figure

@@ -1,4 +1,4 @@
-"""Plots of learning curves. The only module that imports matplotlib."""
+"""Plots of learning curves, and the style of all plots. Import it before matplotlib."""
 
 import math
 import os

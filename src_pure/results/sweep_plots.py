@@ -1,5 +1,16 @@
 """Figures of a sweep's scores: ranking, learning curves, profiles, fresh seeds. Each function returns a Figure."""
 
+from src_pure.results.plotting import (  # first: matplotlib must not look for a display
+    COLORS,
+    INK,
+    STYLE,
+    UNITS,
+    draw_panel,
+    legend_label,
+)
+
+# isort: split
+
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -10,7 +21,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src_pure.results.plotting import COLORS, INK, STYLE, UNITS, draw_panel, legend_label
 from src_pure.results.ranking import Point, Ranking
 from src_pure.results.statistics import performance_profile, profile_band
 from src_pure.results.swept import text

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from src_pure.config.files import to_yaml
 from src_pure.config.names import dotted, harmless
@@ -26,7 +25,7 @@ from src_pure.results.sweep_plots import SHOWN, draw_curves, draw_profiles, draw
 from src_pure.runs.atomic import replacing
 from src_pure.runs.folder import is_there
 from src_pure.runs.resume import read_config
-from src_pure.runs.rundir import SUMMARY
+from src_pure.runs.rundir import CONFIG, SUMMARY
 from src_pure.sweeps.folder import BATCHES, read_sweep
 
 PAGE, BEST, RERUN = "index.html", "best.yaml", "rerun"
@@ -37,7 +36,7 @@ class Drawn(NamedTuple):
     """A figure and its text on the page."""
 
     name: str  # of its file, without the ending
-    figure: Figure
+    figure: Any  # of matplotlib
     title: str
     caption: str
 
@@ -73,7 +72,7 @@ def write_best(ranking: Ranking, out: Path) -> Path:
 def plan_rerun(ranking: Ranking, num_seeds: int, out: Path) -> Rerun:
     """Fresh seeds for the best point: none of them was used in the sweep.
 
-    Raises ConfigError if the folder holds fresh seeds of another point.
+    Raises ConfigError if the folder holds other seeds, or those of another point.
     """
     folder, used = out / RERUN, ranking.runs["seed"]
     first = int(used.max()) + 1
@@ -81,8 +80,14 @@ def plan_rerun(ranking: Ranking, num_seeds: int, out: Path) -> Rerun:
         first = 0
     if first == 0 and num_seeds > used.min():
         raise ConfigError(f"--rerun {num_seeds} needs as many seeds below 2**31 that the sweep has not used")
-    if is_there(folder) and not is_of_best(ranking, folder):
+    if not is_there(folder / CONFIG):
+        return Rerun(folder, first, num_seeds)
+    if not is_of_best(ranking, folder):
         raise ConfigError(f"{folder} holds fresh seeds of another point; delete it, or choose another --out")
+    config = read_config(folder)
+    if (config["seed"], config["num_seeds"]) != (first, num_seeds):
+        have = f"seeds {config['seed']} to {config['seed'] + config['num_seeds'] - 1}"
+        raise ConfigError(f"{folder} holds {have}, not {num_seeds} from {first} on; delete it, or choose another --out")
     return Rerun(folder, first, num_seeds)
 
 

@@ -16,7 +16,7 @@ from src_pure.runs.arrays import is_key, key_impl, numbers_of
 from src_pure.runs.mesh import EACH, mesh_of
 from src_pure.train import example_of_rollout, make_train
 
-CACHE_BYTES = 2**23  # on CPU: state and rollout of a block; measured, see docs/results
+CACHE_BYTES = 2**24  # on CPU: state and rollout of a block; measured, see docs/results
 SHARE = 8  # on an accelerator: the block's state and rollout may take this part of its memory, gradients need more
 
 

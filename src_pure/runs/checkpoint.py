@@ -27,17 +27,16 @@ import pandas as pd
 from annotated_types import Ge, Gt
 
 from src_pure.errors import CheckpointError, DamagedError, ForeignError, OddFileError, RemovedError, one_line
-from src_pure.runs import parquet
+from src_pure.runs import pending
 from src_pure.runs.arrays import compare, named_arrays, numpy_like, without_empty
 from src_pure.runs.atomic import read_description, read_whole, write_whole
-from src_pure.runs.columns import IN_METRICS, to_arrow
-from src_pure.runs.folder import Folder, is_there, read_file, refuse_odd
+from src_pure.runs.folder import Folder, refuse_odd
 from src_pure.runs.identity import Identity, OwnedFile
 from src_pure.types import TrainState
 
 FORMAT = 3  # of the folder described above
 MARGIN = 2**18  # bytes for the metadata of the arrays
-KIND, STATE, PENDING = "checkpoint", "state", "pending.parquet"
+KIND, STATE = "checkpoint", "state"
 NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # the name of a checkpoint
 
 
@@ -74,21 +73,6 @@ class Checkpoint(NamedTuple):
     def arrays(self) -> dict[str, np.ndarray]:
         """Every saved array by name; raises CheckpointError if orbax cannot read them."""
         return self._restore(self.described())
-
-    def pending_rows(self) -> pd.DataFrame | None:
-        """The updates that wait for the end of their row of metrics, None if there are none.
-
-        Raises DamagedError or ForeignError if the run cannot have written them.
-        """
-        path = self.path / PENDING
-        if not is_there(path):
-            return None
-        content = parquet.open_content(read_file(path), path)
-        self.identity.check(content.identity, path)
-        missing = set(IN_METRICS) - set(content.columns)
-        if missing or content.updates is None or not 1 <= content.updates[0] <= content.updates[1] == self.update:
-            raise DamagedError(f"{path} cannot be read: it does not hold updates up to {self.update}")
-        return content.rows(content.columns).to_pandas()
 
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The declared shape and dtype of every array by name."""
@@ -195,7 +179,7 @@ class Checkpoints:
     def _write(
         self, arrays: dict[str, np.ndarray], pending_rows: pd.DataFrame | None, description: dict[str, Any]
     ) -> None:
-        rows = b"" if pending_rows is None else parquet.encode(to_arrow(pending_rows), self.identity)
+        rows = pending.encode(pending_rows, self.identity)
         path = self.opened.held / str(description["update"])
         with self.opened.naming():
             with write_whole(path, KIND, description) as folder:
@@ -203,7 +187,7 @@ class Checkpoints:
                 _check_space(folder, sum(x.nbytes for x in arrays.values()) + len(rows))
                 _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
                 if rows:
-                    (folder / PENDING).write_bytes(rows)
+                    (folder / pending.PENDING).write_bytes(rows)
                 self._check()
             self._prune()
 

@@ -49,11 +49,12 @@ def warnings(rows: pd.DataFrame, lanes: Sequence[Lane], precision: str) -> list[
     lines = []
     last = rows.groupby("run").tail(1)
     finite = np.isfinite(floats(last["loss"])) & np.isfinite(floats(last["param_norm"]))
-    for _, row in last[~finite | (last["nonfinite_inputs"] != 0).to_numpy()].iterrows():
-        lane = next(lane for lane in lanes if lane.run == row["run"])
+    failed = last[~finite | (last["nonfinite_inputs"] != 0).to_numpy()]
+    by_run = {lane.run: lane for lane in lanes} if len(failed) else {}
+    for _, row in failed.iterrows():
         lines.append(
-            f"seed {lane.label} failed at update {row['update']:.0f}: {cause_of_failure(row)}; this run keeps the "
-            "parameters that it had before"
+            f"seed {by_run[row['run']].label} failed at update {row['update']:.0f}: {cause_of_failure(row)}; this run "
+            "keeps the parameters that it had before"
         )
     ratio = rows.get("first_minibatch_max_abs_log_ratio", pd.Series([0.0])).max()
     if ratio > MAX_LOG_RATIO[precision]:

@@ -17,6 +17,7 @@ from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
 from src_pure.runs.folder import Folder, is_there, refuse_odd
 from src_pure.runs.identity import config_digest, new_identity
 from src_pure.runs.lock import locked
+from src_pure.runs.pending import read_pending
 from src_pure.runs.process import differences, numeric_settings
 from src_pure.runs.rundir import CONFIG, FILES, FOLDERS, RunDir, SummaryFile, make_free, make_fresh
 
@@ -128,7 +129,7 @@ def start_at_checkpoint(run_dir: RunDir, settings: Settings) -> Start:
     if found is None and settings.resume == "must":
         raise CheckpointError("; ".join([*lines, f"resume=must, but there is no checkpoint in {run_dir.checkpoints}"]))
     update = found.update if found else 0
-    pending = found.pending_rows() if found else None
+    pending = read_pending(found.path, update, found.identity) if found else None
     last = rows_until(update, pending)
     refuse_lost_rows(run_dir, settings, update, last)
     if found and run_dir.metrics.digest_of(last) != found.metrics_sha256:

@@ -61,7 +61,7 @@ def points(config: dict[str, Any], trust: Sequence[str] = ()) -> list[Values]:
     if given:
         return _listed(config, settings)
     if settings.mode == "search":
-        raise ConfigError("sweep.mode=search chooses its points while it trains: they cannot be listed before")
+        raise ConfigError("sweep.mode=search chooses its points while it trains: start the same command in every job")
     if settings.mode == "random":
         return _drawn(axes, settings, {key: is_integer_key(config, key, trust) for key in axes})
     return _combined(axes)

@@ -13,7 +13,9 @@ from src_pure.config.compose import compose
 from src_pure.config.files import to_yaml
 from src_pure.experiment import LANES
 from src_pure.lanes import Lane
+from src_pure.results.reading import RUN_COLUMNS, read_runs
 from src_pure.runs.identity import new_identity
+from src_pure.runs.rundir import RunDir
 from tests.runs.frames import new_run
 from tests.test_command_line import TINY
 
@@ -65,9 +67,26 @@ def make_sweep(
 
 
 def write_batch(path: Path, base: Values, runs: Sequence[Values], score: Callable, num_updates: int) -> None:
-    """The run folder of a batch: waiting without rows, stopped with half of them, finished with all."""
+    """The run folder of a batch."""
     config = base | {LANES: [{"run": run["run"], "seed": run["seed"]} | run["values"] for run in runs]}
-    run_dir = new_run(path, to_yaml(config), new_identity(config))
+    write_rows(new_run(path, to_yaml(config), new_identity(config)), runs, score, num_updates)
+
+
+def fill_sweep(folder: Path, score: Callable[[Values, int], float]) -> None:
+    """Writes what every run of a sweep that has been begun would leave at its end."""
+    runs = read_runs(folder)
+    keys = [name for name in runs if name not in RUN_COLUMNS]
+    for batch, rows in runs.groupby("batch"):
+        members = [
+            {"run": row["run"], "seed": row["seed"], "state": "finished", "values": {key: row[key] for key in keys}}
+            for row in rows.to_dict("records")
+        ]
+        with RunDir.open(folder / "batches" / str(batch)) as run_dir:
+            write_rows(run_dir, members, score, NUM_UPDATES)
+
+
+def write_rows(run_dir: RunDir, runs: Sequence[Values], score: Callable, num_updates: int) -> None:
+    """The tables and the summary of a batch: waiting without rows, stopped with half of them, finished with all."""
     state = {run["state"] for run in runs} - {"failed"}
     if "waiting" in state:
         return

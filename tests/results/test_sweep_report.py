@@ -2,7 +2,10 @@
 
 import base64
 import io
+import os
 import shutil
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,12 +19,15 @@ import trainer_pure
 from scripts import plot, sweep_report
 from src_pure.build import build
 from src_pure.config.compose import compose
-from src_pure.results.ranking import rank
+from src_pure.results.ranking import default_point, rank
 from src_pure.results.reading import read_run
 from src_pure.results.statistics import probability_of_improvement
 from src_pure.results.sweep_report import best_config, fresh_point, plan_rerun
 from src_pure.runs.identity import new_identity
-from tests.results.sweeps import evaluation_of, grid, make_sweep
+from src_pure.sweeps.folder import read_sweep
+from src_pure.sweeps.sweep import open_sweep
+from tests.conftest import REPOSITORY
+from tests.results.sweeps import evaluation_of, fill_sweep, grid, make_sweep
 from tests.runs.frames import new_run
 from tests.test_command_line import TINY
 
@@ -135,6 +141,20 @@ def test_the_best_configuration_is_that_of_its_runs(page, sweep):
     assert "Point 3, best of 4: success_rate 0." in (sweep / "report" / "best.yaml").read_text()
 
 
+def test_a_sweep_over_models_is_ranked_and_reproduced(tmp_path):
+    """In the folder that the trainer makes: a program for each model, and lanes for the learning rates."""
+    folder, options = tmp_path / "sweep", [*TINY, "num_seeds=2", "algo.learning_rate=2e-3"]
+    axes = ["sweep.model=[lstm,gru]", "sweep.algo.learning_rate=[1e-3,2e-3]"]
+    open_sweep(compose([*options, *axes, f"run_dir={folder}"]))
+    fill_sweep(folder, lambda values, seed: 0.5 + 0.1 * (values["model"] == "lstm") + values["algo.learning_rate"])
+    ranking = rank(folder)
+    assert [tuple(point.values.values()) for point in ranking.points] == [
+        ("lstm", 2e-3), ("lstm", 1e-3), ("gru", 2e-3), ("gru", 1e-3)
+    ]  # fmt: skip
+    assert default_point(ranking, read_sweep(folder)) == (ranking.points[2], True)
+    assert best_config(ranking) == build(compose([*options, "model=lstm"])).config
+
+
 def test_seeds_that_do_not_follow_each_other_leave_the_first(tmp_path):
     config = best_config(rank(make_sweep(tmp_path / "sweep", GRID[:2], score, seeds=[9, 4])))
     assert (config["seed"], config["num_seeds"]) == (4, 1)
@@ -148,6 +168,13 @@ def test_one_key_and_one_seed_have_no_pairs_and_no_interval(tmp_path, capsys):
     assert "With one seed there is no interval" in " ".join(page.text)
     assert {row[4] for row in page.rows[1:]} == {"none"}
     assert "no interval, 1 seed\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["sweep_plots", "landscape_plots"])
+def test_pictures_use_no_display(module):
+    command = [sys.executable, "-c", f"import src_pure.results.{module}"]
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    assert subprocess.run(command, env=environment, cwd=REPOSITORY).returncode == 0
 
 
 def random_points(number):
@@ -215,6 +242,8 @@ def test_fresh_seeds_show_the_selection_bias(sweep, tmp_path, trainer, capsys):
     words = f"With 3 fresh seeds its IQM is 0.700 instead of {best:.3f}, a selection bias of {best - 0.7:.3f}; its mean"
     assert words in " ".join(page.text) and "Selection bias" in [image["alt"] for image in page.images]
     assert fresh_point(ranking, copy / "report").seeds == (5, 6, 7)
+    with pytest.raises(ValueError, match="holds seeds 5 to 7, not 4 from 5 on; delete it"):
+        plan_rerun(ranking, 4, copy / "report")
     path = copy / "report" / "rerun" / "config.yaml"
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 0.01"))
     assert fresh_point(ranking, copy / "report") is None

@@ -128,8 +128,7 @@ def test_a_killed_training_in_blocks_continues_bit_for_bit(monkeypatch, tmp_path
     options = [*OPTIONS, "num_seeds=3"]
     monkeypatch.setattr("src_pure.runs.blocks.most_lanes", lambda _: 2)
     assert trainer_pure.main([*options, f"run_dir={tmp_path / 'unbroken'}"]) == 0
-    monkeypatch.setattr("tests.runs.disturbing.OPTIONS", options)
-    interrupted(monkeypatch, tmp_path / "run", 7)
+    interrupted(monkeypatch, tmp_path / "run", 7, options)
     monkeypatch.setattr("src_pure.runs.blocks.most_lanes", lambda _: 3)
     assert trainer_pure.main([*options, f"run_dir={tmp_path / 'run'}"]) == 0
     assert_same_run(tmp_path / "unbroken", tmp_path / "run")

@@ -1,48 +1,36 @@
-"""What was written with some number of devices is the same with any other."""
+"""What one number of devices wrote, any other number of devices reads the same."""
 
 import os
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
-from tests.runs.disturbing import assert_same_run
 
+LANES = [*OPTIONS, "algo.anneal_lr=false", "num_seeds=5", "lanes_per_block=1"]
 CODE = """
 import sys
-from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from src_pure.runs.arrays import named_arrays
-from src_pure.runs.checkpoint import Checkpoints
-from tests.runs.frames import IDENTITY
-from tests.runs.test_checkpoint import DESCRIPTION, assert_equal, make_state, newest
+from src_pure.build import build
+from src_pure.config.compose import compose
+from src_pure.runs.program import compile_program
 
-command, folder, num_devices = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-assert jax.device_count() == num_devices
-
-
-def placed(state):  # two runs, one on each of two devices where there are some
-    mesh = jax.make_mesh((min(2, num_devices),), ("run",), devices=jax.devices()[:2])
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec("run")))
-
-
-if command == "save":
-    checkpoints = Checkpoints(folder, 2, IDENTITY)
-    checkpoints.save(placed(make_state(7)), 7, score=None, **DESCRIPTION)
-    checkpoints.wait()
-    checkpoints.close()
-else:
-    like = placed(make_state(0))
-    restored = newest(folder)[0].restore(like)
-    assert_equal(make_state(7), restored)
-    wanted, found = named_arrays(like), named_arrays(restored)
-    assert all(found[name].sharding == wanted[name].sharding for name in wanted)
+program = compile_program(build(compose([*sys.argv[1:], "lanes_per_block=2", "num_seeds=17"])))
+assert program.blocks.size == 16 and len(program.blocks) == 2
+state = program.init()
+for array in jax.tree.leaves(state):
+    assert len(array.sharding.device_set) == 8
+for compiled in (program.compiled_init, program.compiled_segment, program.compiled_evaluate):
+    text = compiled.as_text()
+    assert "while" in text
+    for exchange in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert exchange not in text
 """
 
 
@@ -56,19 +44,22 @@ def with_devices(number, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (4, 2)])
-def test_a_state_is_restored_with_another_number_of_devices(tmp_path, before, after):
-    with_devices(before, "-c", CODE, "save", tmp_path, before)
-    with_devices(after, "-c", CODE, "restore", tmp_path, after)
+def test_devices_exchange_nothing():
+    with_devices(8, "-c", CODE, *OPTIONS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
+@pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1)])
 def test_a_training_continues_with_another_number_of_devices(tmp_path, before, after):
-    """On the host the program runs on one of them, so it gives the same bits."""
-    command, folder = ["trainer_pure.py", *OPTIONS, "algo.anneal_lr=false"], tmp_path / "run"
+    """Up to rounding, because XLA fuses a program of several devices differently; equal before the checkpoint."""
+    command, folder = ["trainer_pure.py", *LANES], tmp_path / "run"
     with_devices(before, *command, "total_steps=384", f"run_dir={folder}")
     other = shutil.copytree(folder, tmp_path / "other")
     with_devices(before, *command, f"run_dir={folder}")
     with_devices(after, *command, f"run_dir={other}")
-    assert_same_run(folder, other)
+    for table in ("metrics", "evaluation"):
+        left, right = (pd.read_parquet(run / f"{table}.parquet") for run in (folder, other))
+        pd.testing.assert_frame_equal(left, right, rtol=1e-4, atol=1e-5)
+        early = left["update"] <= 6
+        pd.testing.assert_frame_equal(left[early], right[early], check_exact=True)
+        assert set(left["run"]) == set(range(5))

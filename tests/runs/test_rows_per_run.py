@@ -12,10 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import trainer_pure
+from src_pure.errors import DamagedError, ForeignError
+from src_pure.runs import parquet
+from src_pure.runs import pending as pending_file
+from src_pure.runs.columns import to_arrow
+from src_pure.runs.pending import read_pending
 from src_pure.runs.rundir import read_metrics
 from tests.runs.conftest import OPTIONS
 from tests.runs.disturbing import arrays, assert_same_run, disturbed, interrupted
-from tests.runs.frames import write_content
+from tests.runs.frames import IDENTITY, metrics_frame, write_content
 from tests.runs.test_averaging import averaged_slowly
 from tests.runs.test_checkpoint import newest
 from tests.test_command_line import TINY
@@ -156,3 +161,21 @@ def test_nothing_is_said_to_be_lost_before_the_first_row(tmp_path, monkeypatch, 
     folder = interrupted(monkeypatch, tmp_path / "run", 4, [*OPTIONS, "metrics.rows_per_run=1"])
     assert "what was saved is in" in capsys.readouterr().err
     assert not (folder / "metrics.parquet").exists() and pending(folder, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("updates", "missing"), [([8], []), ([9, 10], []), ([0, 9], []), ([9], ["seed"])])
+def test_other_updates_than_those_before_a_checkpoint_are_refused(tmp_path, updates, missing):
+    rows = to_arrow(metrics_frame(updates)).drop_columns(missing)
+    (tmp_path / "pending.parquet").write_bytes(parquet.encode(rows, IDENTITY))
+    with pytest.raises(DamagedError, match=r"pending\.parquet cannot be read: it does not hold updates up to 9$"):
+        read_pending(tmp_path, 9, IDENTITY)
+
+
+def test_updates_that_wait_come_back_as_they_were(tmp_path):
+    frame = metrics_frame([7, 8, 9])
+    (tmp_path / "pending.parquet").write_bytes(pending_file.encode(frame, IDENTITY))
+    pd.testing.assert_frame_equal(read_pending(tmp_path, 9, IDENTITY), frame, check_exact=True)
+    with pytest.raises(ForeignError, match="belongs to another run"):
+        read_pending(tmp_path, 9, IDENTITY._replace(run_id="2" * 32))
+    (tmp_path / "pending.parquet").unlink()
+    assert read_pending(tmp_path, 9, IDENTITY) is None

@@ -10,11 +10,15 @@ import pytest
 
 import trainer_pure
 from src_pure.config.files import parse_yaml, to_yaml
+from src_pure.experiment import side_by_side, with_seed
 from src_pure.runs import programs, training
 from src_pure.runs.folder import Folder
 from src_pure.runs.lock import locked
-from src_pure.sweeps import sweep
+from src_pure.runs.program import compile_program
+from src_pure.sweeps import plan, sweep
+from src_pure.sweeps.estimate import memory_of
 from src_pure.sweeps.folder import batch_folders, read_runs, status_of
+from src_pure.sweeps.plan import make_plan
 from tests.runs.disturbing import After
 from tests.sweeps.conftest import SWEEP
 from tests.test_command_line import TINY
@@ -214,3 +218,36 @@ def test_a_sweep_stands_in_an_experiment_file(tmp_path, monkeypatch, capsys):
 def test_the_identity_of_a_sweep_is_its_own(swept):
     identities = {json.loads(path.read_text())["run_id"] for path in swept.rglob("run.json")}
     assert len(identities) == 4
+
+
+@pytest.mark.slow
+def test_a_plan_is_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    """Its bytes are those that the compiler states for a third width."""
+    monkeypatch.chdir(tmp_path)
+    assert trainer_pure.main([*SWEEP, "sweep.model=[gru,mlp]", "plan=only"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tmaze-gru-ppo: 8 points x 2 seeds, 16 runs, 2 programs, 6 batches\n")
+    assert "  task.corridor_len: side by side\n  model: a program each\n" in out
+    assert "program 1 (model=mlp)\n  8 lanes in 3 batches of at most 3, 3 at once on a device\n" in out
+    assert list(tmp_path.iterdir()) == []
+    alone = make_plan(trainer_pure.compose(SWEEP)).groups[0].points[0].experiment
+    memory = memory_of(alone)
+    four = side_by_side([with_seed(alone, seed) for seed in range(4)])
+    compiled = compile_program(four).compiled_segment.memory_analysis()
+    needed = compiled.argument_size_in_bytes + compiled.output_size_in_bytes + compiled.temp_size_in_bytes
+    assert memory.fixed + 4 * memory.per_lane == pytest.approx(needed - compiled.alias_size_in_bytes, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["plan=all"], "plan must be only, or null to train, got all"),
+        (["sweep.lanes_per_batch=1000000", "num_seeds=200000"], "does not fit into"),
+        (["num_seeds=900000"], "a sweep may have 1,000,000 runs, this has 4 points x 900,000 seeds"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.setattr(plan, "device_memory", lambda: 10**9)
+    assert trainer_pure.main([*SWEEP, *options, f"run_dir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and list(tmp_path.iterdir()) == []

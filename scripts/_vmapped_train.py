@@ -60,8 +60,11 @@ def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple:
     return obs, next_state, reward, done, info
 
 
+SPLIT: Any = {"params": False}
+
+
 class ScannedGRU(nn.Module):
-    @partial(nn.scan, variable_broadcast="params", in_axes=0, out_axes=0, split_rngs={"params": False})
+    @partial(nn.scan, variable_broadcast="params", in_axes=0, out_axes=0, split_rngs=SPLIT)
     @nn.compact
     def __call__(self, carry, x):
         inputs, resets = x
@@ -78,6 +81,11 @@ class ActorCritic(nn.Module):
         return carry, logits, value[..., 0]
 
 
+def forward(params: Any, carry: jax.Array, obs: jax.Array, done: jax.Array) -> Any:
+    """(carry, logits [T, B, 4], value [T, B]) of a sequence."""
+    return ActorCritic().apply(params, carry, (obs, done))
+
+
 class Transition(NamedTuple):
     done: jax.Array
     action: jax.Array
@@ -90,7 +98,7 @@ class Transition(NamedTuple):
 
 def train(runner_state: tuple, num_updates: int) -> tuple[tuple, dict[str, jax.Array]]:
     """(runner_state, infos [U, T, B]) of one run; to be vmapped over runs."""
-    return jax.lax.scan(partial(update, ActorCritic()), runner_state, None, num_updates)
+    return jax.lax.scan(update, runner_state, None, num_updates)
 
 
 def begin(key: jax.Array) -> tuple:
@@ -105,22 +113,22 @@ def begin(key: jax.Array) -> tuple:
     return state, env_state, obs, done, carry, key
 
 
-def update(network: ActorCritic, runner_state: tuple, _) -> tuple[tuple, dict[str, jax.Array]]:
+def update(runner_state: tuple, _) -> tuple[tuple, dict[str, jax.Array]]:
     state, carry_before = runner_state[0], runner_state[4]
-    runner_state, transitions = jax.lax.scan(partial(act, network), runner_state, None, NUM_STEPS)
+    runner_state, transitions = jax.lax.scan(act, runner_state, None, NUM_STEPS)
     _, env_state, obs, done, carry, key = runner_state
-    _, _, last_value = network.apply(state.params, carry, (obs[None], done[None]))
+    _, _, last_value = forward(state.params, carry, obs[None], done[None])
     advantages, targets = gae(transitions, last_value[0], done)
     (state, *_, key), _ = jax.lax.scan(
-        partial(epoch, network), (state, carry_before, transitions, advantages, targets, key), None, EPOCHS
+        epoch, (state, carry_before, transitions, advantages, targets, key), None, EPOCHS
     )
     return (state, env_state, obs, done, carry, key), transitions.info
 
 
-def act(network: ActorCritic, runner_state: tuple, _) -> tuple[tuple, Transition]:
+def act(runner_state: tuple, _) -> tuple[tuple, Transition]:
     state, env_state, obs, done, carry, key = runner_state
     key, key_action, key_env = jax.random.split(key, 3)
-    carry, logits, value = network.apply(state.params, carry, (obs[None], done[None]))
+    carry, logits, value = forward(state.params, carry, obs[None], done[None])
     action = jax.random.categorical(key_action, logits[0])
     log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits[0]), action[:, None], -1)[:, 0]
     stepped = jax.vmap(step)(jax.random.split(key_env, NUM_ENVS), env_state, action)
@@ -141,7 +149,7 @@ def gae(transitions: Transition, last_value: jax.Array, last_done: jax.Array) ->
     return advantages, advantages + transitions.value
 
 
-def epoch(network: ActorCritic, learning: tuple, _) -> tuple[tuple, jax.Array]:
+def epoch(learning: tuple, _) -> tuple[tuple, jax.Array]:
     state, carry, transitions, advantages, targets, key = learning
     key, key_order = jax.random.split(key)
     order = jax.random.permutation(key_order, NUM_ENVS)
@@ -152,16 +160,16 @@ def epoch(network: ActorCritic, learning: tuple, _) -> tuple[tuple, jax.Array]:
         return jnp.swapaxes(x.reshape(x.shape[0], MINIBATCHES, -1, *x.shape[2:]), 0, 1)
 
     def learn(state, minibatch):
-        loss, gradients = jax.value_and_grad(partial(ppo_loss, network))(state.params, minibatch)
+        loss, gradients = jax.value_and_grad(ppo_loss)(state.params, minibatch)
         return state.apply_gradients(grads=gradients), loss
 
     state, losses = jax.lax.scan(learn, state, jax.tree.map(minibatches, batch))
     return (state, carry, transitions, advantages, targets, key), losses
 
 
-def ppo_loss(network: ActorCritic, params: Any, minibatch: tuple) -> jax.Array:
+def ppo_loss(params: Any, minibatch: tuple) -> jax.Array:
     carry, old, advantages, targets = minibatch
-    _, logits, value = network.apply(params, carry[0], (old.obs, old.done))
+    _, logits, value = forward(params, carry[0], old.obs, old.done)
     log_probs = jax.nn.log_softmax(logits)
     log_prob = jnp.take_along_axis(log_probs, old.action[..., None], -1)[..., 0]
     ratio = jnp.exp(log_prob - old.log_prob)
