@@ -6,6 +6,8 @@ that reaches a rung is judged at once, against all that have reached it so far, 
 """
 
 from collections.abc import Mapping
+from functools import cache
+from random import Random
 
 WORST = float("-inf")  # the value of a trial with a run that failed: less than any other
 
@@ -20,10 +22,16 @@ def rungs_of(num_updates: int, eta: int, number: int) -> tuple[int, ...]:
 
 
 def goes_on(trial: int, values: Mapping[int, float], eta: int) -> bool:
-    """Whether a trial is among the best 1/eta of those that have reached its rung, and so goes on.
+    """Whether a trial is among the best 1/eta of those that have reached its rung, and so goes on; one always does.
 
-    values: of all that have, by their numbers. At least one goes on. Among equal values the earlier trial is the better
-    one, so that a rung that nobody passes with distinction does not let everybody through.
+    values: of all that have, by their numbers. Equal values, such as 0 while nobody solves anything, are ordered by lot:
+    if the earlier or the later of them won, far less or far more than 1/eta would go on.
     """
-    better = sum((-value, other) < (-values[trial], trial) for other, value in values.items())
+    better = sum((-value, lot(other)) < (-values[trial], lot(trial)) for other, value in values.items())
     return better < max(1, len(values) // eta)
+
+
+@cache
+def lot(trial: int) -> float:
+    """A number from 0 to 1, always the same for a trial."""
+    return Random(trial).random()

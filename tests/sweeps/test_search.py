@@ -78,13 +78,23 @@ def test_rungs_are_whole_updates():
 
 @pytest.mark.parametrize("eta", [2, 3, 4])
 def test_the_best_of_a_rung_go_on(eta):
-    """Against sorting: as many as fit into 1/eta of those so far, at least one; the earlier of equals first."""
+    """Against sorting: as many as fit into 1/eta of those so far, at least one."""
     random = np.random.default_rng(0)
     for number in range(1, 20):
-        values = dict(enumerate(random.integers(0, 4, number) / 4))
-        best = sorted(values, key=lambda trial: (-values[trial], trial))[: max(1, number // eta)]
+        values = dict(enumerate(random.normal(size=number)))
+        best = sorted(values, key=values.get, reverse=True)[: max(1, number // eta)]
         assert {trial for trial in values if goes_on(trial, values, eta)} == set(best)
-    assert not goes_on(1, {0: WORST, 1: WORST}, eta)
+
+
+@pytest.mark.parametrize("possible", [1, 2, 1_000_000])
+def test_a_third_goes_on_however_many_are_equal(possible):
+    """Trials that come one after the other, with as many possible values; also those that have stopped count."""
+    random, values, passed = np.random.default_rng(0), {}, []
+    for trial in range(3000):
+        values[trial] = float(random.integers(possible))
+        passed.append(goes_on(trial, values, 3))
+    assert abs(np.mean(passed) - 1 / 3) < 0.04
+    assert sum(goes_on(trial, {0: WORST, 1: WORST, 2: 0.0}, 3) for trial in range(2)) == 0
 
 
 def test_every_trial_is_tried_once_and_judged_by_the_rule(searched):
