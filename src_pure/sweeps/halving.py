@@ -24,7 +24,7 @@ def rungs_of(num_updates: int, eta: int, number: int) -> tuple[int, ...]:
 def goes_on(trial: int, values: Mapping[int, float], eta: int) -> bool:
     """Whether a trial is among the best 1/eta of those that have reached its rung, and so goes on; one always does.
 
-    values: of all that have, by their numbers. Equal values, such as 0 while nobody solves anything, are ordered by lot:
+    values: of all that have, by their numbers. Equal values, such as 0 while nobody solves it, are ordered by lot:
     if the earlier or the later of them won, far less or far more than 1/eta would go on.
     """
     better = sum((-value, lot(other)) < (-values[trial], lot(trial)) for other, value in values.items())

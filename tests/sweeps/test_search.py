@@ -2,6 +2,9 @@
 
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -22,6 +25,8 @@ from src_pure.sweeps.folder import read_runs
 from src_pure.sweeps.halving import WORST, goes_on, rungs_of
 from src_pure.sweeps.search_plan import make_search
 from src_pure.sweeps.trials import Place, Trials
+from tests.conftest import REPOSITORY
+from tests.runs.test_devices import with_devices
 from tests.test_command_line import TINY
 
 AXES = ["sweep.algo.learning_rate=loguniform(1e-4,1e-1)", "sweep.task.corridor_len=[2,3]"]
@@ -361,11 +366,35 @@ def test_contradicting_values_are_recorded_and_replaced(tmp_path, monkeypatch):
     assert {trial.state for trial in known} == {"running", "invalid"}
 
 
-def test_a_refilled_lane_is_the_run_from_its_beginning():
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_continues_exactly(searched, tmp_path):
+    """kill -9, each time once it has come further than before, until it comes through."""
+    folder, codes, random = tmp_path / "search", [], np.random.default_rng(0)
+    while codes[-1:] != [0] and len(codes) < 30:
+        with subprocess.Popen(
+            [sys.executable, "-u", "trainer_pure.py", *SEARCH, f"run_dir={folder}"],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            for line in process.stdout:
+                if "of 8 trials: " in line and random.random() < 0.4:
+                    time.sleep(random.uniform(0, 0.3))
+                    process.kill()
+        codes.append(process.returncode)
+    assert len(codes) > 2 and codes[-1] == 0
+    assert_same_search(folder, searched)
+
+
+@pytest.mark.slow
+def test_lanes_are_refilled_on_several_devices():
+    tests = f"{__file__}::test_a_refilled_lane_is_the_run_from_its_beginning"
+    with_devices(2, "-m", "pytest", "-o", "addopts=", "-p", "no:xdist", "-q", tests)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_refilled_lane_is_the_run_from_its_beginning(width):
     """Bit for bit: the lane is refilled after others have trained, then trains next to an older one."""
-    options = [*TINY, "total_steps=576"]
-    experiment = build(compose([*options, "num_seeds=3", "seed=7"]))
-    program = compile_program(experiment, width=2)
+    experiment = build(compose([*TINY, "total_steps=576", "num_seeds=3", "seed=7"]))
+    program = compile_program(experiment, width=width)
     whole, metrics = program.segment(program.init(), 4)
     wanted = program.gather(whole)
     state, _ = program.segment(program.init(), 2)
