@@ -13,8 +13,8 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ import pandas as pd
 
 from src_pure.config.files import parse_yaml, read_config_file, to_yaml
 from src_pure.config.names import PLAN, dotted, harmless
+from src_pure.config.sweep import is_search
 from src_pure.errors import ConfigError, LockedError
 from src_pure.experiment import lanes_of
 from src_pure.lanes import Lane
@@ -59,7 +60,7 @@ def begin_sweep(path: Path, plan: Plan, config: dict[str, Any]) -> None:
         digits = max(3, len(str(len(plan.batches) - 1)))
         for number, batch in enumerate(plan.batches):
             _begin_batch(partial / BATCHES / f"{number:0{digits}}", batch.experiment().config)
-        _write_runs(partial, _runs(plan, digits))
+        write_runs(partial, _runs(plan, digits))
         content = as_stored(config)
         write_identity(partial, new_identity(content))
         with replacing(partial / SWEEP_FILE) as file:
@@ -127,6 +128,8 @@ def status_of(batch: Path) -> Status:
 def is_complete(batch: Path, summary: SummaryFile) -> bool:
     """Whether a summary is of a training that ended: all updates are done, or every run has failed."""
     config = read_config_file(batch / CONFIG)
+    if is_search(config):
+        return True
     per_update = config["num_envs"] * config["num_steps"]
     whole = summary.env_steps >= int(config["total_steps"]) // per_update * per_update
     return whole or len(summary.failed) == summary.runs
@@ -163,20 +166,32 @@ def log_line(path: Path, line: str) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """runs.parquet with the present states."""
     runs = pd.read_parquet(path / RUNS)
+    if is_search(read_sweep(path)):  # the search itself writes them; its processes may have died
+        idle = [batch.name for batch in batch_folders(path) if not is_locked(batch)]
+        return runs.assign(state=runs["state"].mask(runs["state"].eq("running") & runs["batch"].isin(idle), "stopped"))
     states = [_states(batch) for batch in batch_folders(path)]
     return runs.assign(state=runs["run"].map({run: state for batch in states for run, state in batch.items()}))
 
 
 def refresh_runs(path: Path) -> None:
     """Writes runs.parquet with the present states; waits for other processes that do the same."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        with suppress(LockedError), Folder(path) as folder, locked(folder):
-            _write_runs(path, read_runs(path))
-            return
-        if time.monotonic() > until:
-            raise LockedError(f"{path / LOCK} has been held for {PATIENCE:.0f} s by another process that writes {RUNS}")
-        time.sleep(0.05)
+    with holding(path):
+        write_runs(path, read_runs(path))
+
+
+@contextmanager
+def holding(path: Path, seconds: float = PATIENCE) -> Generator[None]:
+    """Holds the lock of a sweep's folder; waits for other processes, raises LockedError after so many seconds."""
+    until = time.monotonic() + seconds
+    with Folder(path) as folder, ExitStack() as stack:
+        while True:
+            with suppress(LockedError):
+                stack.enter_context(locked(folder))
+                break
+            if time.monotonic() > until:
+                raise LockedError(f"{path / LOCK} has been held for {seconds:.0f} s by another process of the sweep")
+            time.sleep(0.05)
+        yield
 
 
 def _states(batch: Path) -> dict[int, str]:
@@ -197,6 +212,7 @@ def _runs(plan: Plan, digits: int) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("run", ignore_index=True)
 
 
-def _write_runs(path: Path, runs: pd.DataFrame) -> None:
+def write_runs(path: Path, runs: pd.DataFrame) -> None:
+    """Replaces runs.parquet as a whole."""
     with replacing(path / RUNS) as file:
         runs.to_parquet(file)
