@@ -23,7 +23,7 @@ import platformdirs
 from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
-from src_pure.config.sweep import is_sweep
+from src_pure.config.sweep import is_search, is_sweep
 from src_pure.config.usage import usage
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, guarded
@@ -34,6 +34,8 @@ from src_pure.runs.shared import Follower, SharedPrograms, follow, lead
 from src_pure.runs.training import train_in_folder
 from src_pure.sweeps.estimate import describe
 from src_pure.sweeps.plan import make_plan
+from src_pure.sweeps.search import open_search, run_search
+from src_pure.sweeps.search_plan import make_search
 from src_pure.sweeps.sweep import open_sweep, run_sweep
 
 
@@ -63,6 +65,8 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
     config = compose(options.overrides, options.config)
     if config["plan"] is not None:
         return plan(config, options.trust)
+    if is_search(config):
+        return search(config, options.trust, options.help)
     if is_sweep(config):
         return sweep(config, options.trust, options.help, programs)
     experiment = build(config, options.trust)
@@ -79,6 +83,9 @@ def plan(config: dict[str, Any], trust: Sequence[str]) -> int:
     """The exit code, after the plan of a command is printed."""
     if config["plan"] != "only":
         raise ConfigError(f"plan must be only, or null to train, got {config['plan']}")
+    if is_search(config):
+        print(make_search(config, trust))
+        return 0
     with computing():
         for line in describe(make_plan(config, trust)):
             print(line, flush=True)
@@ -94,6 +101,18 @@ def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool, program
     path = open_sweep(config, trust)
     with stop_on_signals(config["grace_seconds"]) as stop:
         run_sweep(path, config, stop, trust, programs)
+    return 0
+
+
+def search(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
+    """The exit code, after all trials of a search."""
+    if only_help:
+        make_search(config, trust)
+        print(usage(config))
+        return 0
+    path, wanted = open_search(config, trust)
+    with stop_on_signals(config["grace_seconds"]) as stop:
+        run_search(path, wanted, stop)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Speed of many runs in one program: python scripts/bench_lanes.py [--lanes 1,16,64] [--calls N] [--case NAME] [--bill]
 
 For each number of lanes: environment steps per second in blocks, in one block of all lanes (the baseline) and of `vmap`
-over a whole training (vmapped_train.py), with the temporaries of a call. The three take turns in the same process.
+over a whole training (_vmapped_train.py), with the temporaries of a call. The three take turns in the same process.
 --bill compares one command of many runs with as many commands, start, compilation and evaluation included.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from scripts import vmapped_train
+from scripts import _vmapped_train as vmapped_train
 from scripts.bench_train import medians
 from src_pure.build import Experiment, build
 from src_pure.config.compose import compose

@@ -19,7 +19,7 @@ import pandas as pd
 
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.results.plotting import COLORS, DASHES, plot_curves, short_labels
-from src_pure.results.reading import RUN_COLUMNS, read_run, read_runs
+from src_pure.results.reading import RUN_COLUMNS, SEARCH_COLUMNS, read_run, read_runs
 from src_pure.results.swept import Key, keys_of, text
 from src_pure.runs.columns import main_metric
 from src_pure.sweeps.folder import is_sweep_folder
@@ -104,7 +104,7 @@ def metrics_of(frames: dict[str, pd.DataFrame], options: argparse.Namespace) -> 
             )
     first, *others = frames.values()
     known = [name for name in first if all(name in frame for frame in others)]
-    known = [name for name in known if name not in (*RUN_COLUMNS, "update", "env_steps")]
+    known = [name for name in known if name not in (*RUN_COLUMNS, *SEARCH_COLUMNS, "update", "env_steps")]
     metrics = list(dict.fromkeys(options.metric or [])) or [main_metric(known)]
     for name in metrics:
         if name not in known:

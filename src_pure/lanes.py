@@ -80,9 +80,13 @@ def training_keys(lanes: Sequence[Lane]) -> Key:
     return _split_keys(lanes)[:, 0]
 
 
-def evaluation_keys(lanes: Sequence[Lane], update: int) -> Key:
-    """One key for each lane, [R], for the evaluation after `update`; training never uses these keys."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(_split_keys(lanes)[:, 1], update)
+def evaluation_keys(lanes: Sequence[Lane], update: int | np.ndarray) -> Key:
+    """One key for each lane, [R], for the evaluation after `update`; training never uses these keys.
+
+    update: of all lanes, or of each lane, [R].
+    """
+    updates = np.broadcast_to(np.asarray(update, np.int32), len(lanes))
+    return jax.vmap(jax.random.fold_in)(_split_keys(lanes)[:, 1], updates)
 
 
 def _split_keys(lanes: Sequence[Lane]) -> Key:

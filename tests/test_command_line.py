@@ -20,7 +20,7 @@ from src_pure.runs import training
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model=gru", "model.size=8", "policy.head_size=8", "num_envs=4", "num_steps=16", "algo.num_minibatches=2",
-        "task.corridor_len=2", "evaluation.num_episodes=8", "total_steps=640"]  # fmt: skip
+        "algo.anneal_lr=true", "task.corridor_len=2", "evaluation.num_episodes=8", "total_steps=640"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -191,15 +191,24 @@ def test_options_may_stand_anywhere(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def command(*arguments):
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+WRONG_INPUT = ("task.corridr_len=3", "error: unknown key task.corridr_len; did you mean task.corridor_len?")
 
 
+def test_wrong_input_is_2_and_one_line(capsys):
+    argument, line = WRONG_INPUT
+    assert trainer_pure.main([argument]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(line) and error.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_wrong_input_exits_with_2_and_one_line():
-    done = command("trainer_pure.py", "task.corridr_len=3")
+    """As a process; tests/test_device.py starts one in the quick tests."""
+    argument, line = WRONG_INPUT
+    command = [sys.executable, "trainer_pure.py", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: unknown key task.corridr_len; did you mean task.corridor_len?")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
 
 
 def test_an_override_of_two_lines_is_told_in_one(capsys):
@@ -207,7 +216,7 @@ def test_an_override_of_two_lines_is_told_in_one(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("reader", "code"), [("| head -1", 0), ("> /dev/full", 4)])
+@pytest.mark.parametrize(("reader", "code"), [pytest.param("| head -1", 0, marks=pytest.mark.slow), ("> /dev/full", 4)])
 def test_help_that_nobody_reads_to_its_end(reader, code):
     help = f"set -o pipefail; {sys.executable} trainer_pure.py --help"
     done = subprocess.run(["bash", "-c", f"{help} {reader}"], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -24,6 +24,16 @@ def test_every_package_is_in_the_wheel():
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == own | {"src_pure.configs", "src_pure.scripts"}
 
 
+def test_images_hold_what_the_wheel_is_built_from():
+    docker, ignored, apptainer = (
+        (ROOT / name).read_text() for name in ("Dockerfile", ".dockerignore", "apptainer.def")
+    )
+    copied = " ".join(line for line in docker.splitlines() if line.startswith("COPY ")).split()
+    for name in (*SOURCES, "requirements.lock"):
+        assert name in copied and f"!{name}\n" in ignored
+        assert f"    {name} /opt/source/{name}\n" in apptainer
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A function that runs an installed command in a separate folder, without the checkout on its path."""
@@ -62,6 +72,7 @@ def test_installed_commands_work_from_any_folder(installed):
         ["export", "run"],
         ["watch", "run", "--episodes", "1"],
         ["check-model", "model=gruu"],
+        ["submit", "status", "run"],
     ):
         done = installed(f"src-pure-{command[0]}", *command[1:])
         assert done.returncode == (2 if "gruu" in command[1] else 0), done.stderr

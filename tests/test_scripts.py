@@ -116,7 +116,13 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(scripts, run, monke
     assert picture.read_bytes() == before and os.listdir(picture.parent) == [picture.name]
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "TkAgg"])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "TkAgg",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("module://matplotlib_inline.backend_inline", "nonsense")),
+    ],
+)
 def test_plots_use_no_display(run, backend):
     environment = os.environ | {"MPLBACKEND": backend}
     command = [sys.executable, FOLDER / "plot.py", run]
@@ -137,7 +143,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["pandas", "matplotlib.backends.backend_agg"])
+@pytest.mark.parametrize("module", [pytest.param("pandas", marks=pytest.mark.slow), "matplotlib.backends.backend_agg"])
 def test_ctrl_c_is_one_line(run, module):
     """Both during the imports and while drawing."""
     command = [sys.executable, "-c", INTERRUPTING, module, FOLDER / "plot.py", run]

@@ -1,6 +1,6 @@
 """The training program: one compilation, independent runs, segments that add up, an exact ratio."""
 
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from operator import itemgetter
 
@@ -148,14 +148,17 @@ def test_segments_of_any_length_are_one_program_and_one_training():
 def one_name_per_class():
     """One name in configs/model for each class, because sizes do not matter here."""
     targets = {compose([f"model={name}"])["model"]["_target_"]: name for name in known_names("model")}
-    quick = "GRU"  # the others run with the slow tests
-    marks = {target: () if target.endswith(f".{quick}") else pytest.mark.slow for target in targets}
-    return [pytest.param(name, marks=marks[target]) for target, name in sorted(targets.items())]
+    return [name for _, name in sorted(targets.items())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_name_per_class())
 def test_ratio_stays_one_without_learning(name):
-    """Acting step by step and learning from sequences compute the same, wherever rollouts cut episodes."""
+    """Acting step by step and learning from sequences compute the same, wherever rollouts cut episodes.
+
+    tests/algos/test_learners.py shows it for every algorithm with one model, tests/models/test_contract.py that steps
+    and sequences of a model agree.
+    """
     config = compose([f"model={name}"])["model"]
     if "num_layers" in config:
         config |= {"num_layers": 1}
@@ -195,14 +198,25 @@ def test_many_runs_of_a_deep_model_initialise():
         )
 
 
+@cache
+def programs_of_evaluation():
+    """(the state at the start, score(key, params, greedy, max_steps)) for 64 environments."""
+    env, policy = make(GRU(8), num_envs=64)
+    state = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL)
+
+    def score(key, params, greedy, max_steps):
+        return make_evaluate(env, policy, max_steps)(key, params, greedy)
+
+    return state, jax.jit(score)
+
+
 def test_evaluation_reads_parameters_alone():
     """Each environment plays one episode; the same key gives the same score; greedy is not sampled."""
-    env, policy = make(GRU(8), num_envs=64)
-    init, _ = make_train(env, policy)
-    state = jax.jit(init)(jax.random.key(0), SMALL)
+    state, score = programs_of_evaluation()
     before = numbers(state)
-    score = jax.jit(make_evaluate(env, policy, max_steps=1000))
-    sampled, again, greedy = (score(jax.random.key(1), state.learner.params, greedy) for greedy in (False, False, True))
+    sampled, again, greedy = (
+        score(jax.random.key(1), state.learner.params, greedy, 1000) for greedy in (False, False, True)
+    )
     jax.tree.map(np.testing.assert_array_equal, before, numbers(state))
     jax.tree.map(np.testing.assert_array_equal, sampled, again)
     assert (sampled["episodes"], sampled["unfinished"]) == (64, 0)
@@ -212,14 +226,12 @@ def test_evaluation_reads_parameters_alone():
 @pytest.mark.parametrize("greedy", [False, True])
 def test_the_last_episodes_of_an_evaluation_get_the_numbers_of_all(monkeypatch, greedy):
     """Whether or not the network acts in a few environments alone at the end."""
-    env, policy = make(GRU(8), num_envs=64)
-    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    scores = []
-    for few in (evaluate.FEW, 65):
-        monkeypatch.setattr(evaluate, "FEW", few)
-        scores.append(jax.jit(make_evaluate(env, policy, max_steps=300))(jax.random.key(1), params, greedy))
-    jax.tree.map(np.testing.assert_array_equal, *scores)
-    assert scores[0]["episodes"] == 64
+    state, score = programs_of_evaluation()
+    found = score(jax.random.key(1), state.learner.params, greedy, 300)
+    monkeypatch.setattr(evaluate, "FEW", 65)
+    all_act = jax.jit(make_evaluate(*make(GRU(8), num_envs=64), 300))
+    jax.tree.map(np.testing.assert_array_equal, found, all_act(jax.random.key(1), state.learner.params, greedy))
+    assert found["episodes"] == 64
 
 
 def evaluation_of_worlds():
@@ -251,16 +263,14 @@ def test_how_evaluation_makes_worlds_changes_no_score():
 
 def test_episodes_that_are_cut_off_count_as_far_as_they_came():
     """Cutting off one step later adds one to the sum of lengths for each episode still playing."""
-    env, policy = make(GRU(8), num_envs=32)
-    params = jax.jit(make_train(env, policy)[0])(jax.random.key(0), SMALL).learner.params
-    score = jax.jit(lambda max_steps: make_evaluate(env, policy, max_steps)(jax.random.key(1), params, False))
-    scores = [score(max_steps) for max_steps in range(1, 30)]
-    assert scores[0]["sum/episode_length"] == 32
-    assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 32
+    state, score = programs_of_evaluation()
+    scores = [score(jax.random.key(1), state.learner.params, False, max_steps) for max_steps in range(1, 30)]
+    assert scores[0]["sum/episode_length"] == 64
+    assert 0 < scores[-1]["unfinished"] < scores[5]["unfinished"] < 64
     for before, after in pairwise(scores):
-        assert after["episodes"] == 32
+        assert after["episodes"] == 64
         assert after["sum/episode_length"] - before["sum/episode_length"] == before["unfinished"]
-        assert after["sum/success"] <= 32 - after["unfinished"]
+        assert after["sum/success"] <= 64 - after["unfinished"]
 
 
 def test_an_episode_that_is_cut_off_is_not_solved():

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,12 @@ def with_overrides(config: dict[str, Any], overrides: Sequence[Override]) -> dic
 
 
 def chosen(groups: Sequence[str]) -> dict[str, Any]:
-    """The project's own configuration with these group choices."""
+    """The project's own configuration with these group choices; the files of a choice are read once per process."""
+    return deepcopy(_chosen(tuple(groups)))
+
+
+@cache
+def _chosen(groups: tuple[str, ...]) -> dict[str, Any]:
     try:
         with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             config: Any = OmegaConf.to_container(hydra.compose(CONFIG_FILE.name, list(groups)), resolve=True)

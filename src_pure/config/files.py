@@ -128,5 +128,5 @@ def read_bytes(path: Path) -> bytes:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path} cannot be read: it is longer than {MAX_BYTES:,} bytes, which no configuration is")
+        raise ConfigError(f"{path} cannot be read: it must have at most {MAX_BYTES:,} bytes")
     return content

@@ -64,13 +64,13 @@ def choices(overrides: Sequence[Override]) -> list[str]:
         if text not in known_names(key):
             raise unknown_choice(key if component else f"+{key}", text)
         if component and override.new:
-            raise ConfigError(f"{override.given}: {key} is always there, so write {key}={text}")
+            raise ConfigError(f"{override.given}: {key} always exists, so write {key}={text}")
         if not component and not override.new:
             raise ConfigError(f"{key} is a group of experiments: write +{override.given}")
         chosen[key if component else override.given] = f"{key}={text}" if component else f"+{key}={text}"
     experiments = [choice for choice in chosen.values() if choice.startswith("+")]
     if len(experiments) > 1:
-        raise ConfigError(f"a training is of one experiment: leave out {' and '.join(experiments[1:])}")
+        raise ConfigError(f"a training has one experiment: leave out {' and '.join(experiments[1:])}")
     return list(chosen.values())
 
 
@@ -86,7 +86,7 @@ def apply(config: dict[str, Any], override: Override) -> None:
         if inner is None and override.new and not is_text(path[:-1]):
             inner = section[parent] = {}
         if inner is None and parent in section and not is_text(path[:-1]):
-            raise ConfigError(f"{override.key} is not there yet: write +{override.given[:100]}")
+            raise ConfigError(f"{override.key} does not exist yet: write +{override.given[:100]}")
         if inner is None and parent not in section:
             raise unknown_key(override.key, known_keys(config))
         if not isinstance(inner, dict):

@@ -4,7 +4,7 @@ import os
 from typing import Annotated, Any, Literal, TypeGuard, get_args, get_origin
 
 import pydantic
-from annotated_types import Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from src_pure.config.names import COMPONENTS
 from src_pure.types import NonNegativeInt, PositiveFloat, PositiveInt, Resets, Truncation
@@ -114,9 +114,15 @@ class Settings(Section):
 class Sweep(Section):
     """The settings of a sweep, whose axes stand next to them in the configuration."""
 
-    mode: Literal["grid", "random"]
+    mode: Literal["grid", "random", "search"]
     samples: PositiveInt | None
     random_seed: NonNegativeInt
+    trials: PositiveInt | None
+    lanes: PositiveInt | None
+    eta: Annotated[int, Ge(2)]
+    rungs: PositiveInt
+    metric: Text | None
+    sampler: Literal["tpe", "random"]
     file: Folder | None
     points: list[dict[str, Any]] | None
     lanes_per_batch: PositiveInt | None

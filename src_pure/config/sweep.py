@@ -86,7 +86,12 @@ def is_sweep(config: dict[str, Any]) -> bool:
     """Whether a configuration describes many points; raises ConfigError if its section is not one."""
     if not isinstance(section := config.get(SWEEP) or {}, dict):
         raise ConfigError(f"sweep is a section: set its values as sweep.NAME=VALUE, got {shown(section)}")
-    return bool(axes_of(config) or section.get("file") or section.get("points"))
+    return bool(axes_of(config) or section.get("file") or section.get("points") or section.get("mode") == "search")
+
+
+def is_search(config: dict[str, Any]) -> bool:
+    """Whether a configuration describes a search; raises ConfigError if its section `sweep` is not one."""
+    return is_sweep(config) and config[SWEEP].get("mode") == "search"
 
 
 def one_point(config: dict[str, Any]) -> dict[str, Any]:

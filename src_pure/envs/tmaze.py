@@ -75,7 +75,7 @@ class TMaze:
             raise ValueError(f"time_limit must be at least 1, or null for the default, got {self.time_limit}")
         if self.corridor_len > self.default_params.time_limit:
             raise ValueError(
-                "corridor_len must be at most time_limit, because the turn is the step of that number, "
+                "corridor_len must be at most time_limit, because the agent turns at that step at the earliest, "
                 f"got {self.corridor_len} and {self.default_params.time_limit}"
             )
 

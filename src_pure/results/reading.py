@@ -20,6 +20,7 @@ from src_pure.sweeps.folder import BATCHES, RUNS, is_sweep_folder, status_of
 
 TABLES = {"metrics": METRICS, "evaluation": EVALUATION}
 RUN_COLUMNS = ("run", "seed", "point", "program", "batch", "state")  # of runs.parquet; the swept keys follow
+SEARCH_COLUMNS = ("value", "updates")  # and these, where a search wrote it
 WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
 
 

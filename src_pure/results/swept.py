@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src_pure.errors import shortened
-from src_pure.results.reading import RUN_COLUMNS
+from src_pure.results.reading import RUN_COLUMNS, SEARCH_COLUMNS
 
 MOST_LEVELS = 8  # a numeric key with more values is divided into bins
 POINTS_PER_BIN = 5
@@ -64,7 +64,8 @@ class Key:
 
 def keys_of(runs: pd.DataFrame) -> list[Key]:
     """The swept keys that have more than one value, from the columns of runs.parquet."""
-    levels = {name: list(dict.fromkeys(map(plain, runs[name]))) for name in runs if name not in RUN_COLUMNS}
+    names = [name for name in runs if name not in (*RUN_COLUMNS, *SEARCH_COLUMNS)]
+    levels = {name: list(dict.fromkeys(map(plain, runs[name]))) for name in names}
     levels = {name: values for name, values in levels.items() if len(values) > 1}
     grid = math.prod(map(len, levels.values())) == len(runs[list(levels)].drop_duplicates())
     labels = short_names(list(levels))

@@ -25,7 +25,7 @@ from src_pure.runs.compilation import CacheUse, compile_fitting, counting
 from src_pure.runs.mesh import EACH, ROWS, SAME, on_each_device
 from src_pure.runs.policies import read_warm_start
 from src_pure.train import example_of_rollout, init_runs, make_train, run_updates
-from src_pure.types import Learner, Metrics, Params, TrainState
+from src_pure.types import Array, Key, Learner, Metrics, Params, TrainState
 
 MAX_SEGMENT = 256  # most updates of one call when log_seconds splits a training: rows of its metrics
 BUSY = 256  # episodes that keep a CPU busy
@@ -58,11 +58,12 @@ class Program:
     def init(self) -> State:
         """The state before the first update."""
         keys = self.blocks.split(training_keys(self.lanes))
-        state = tuple(self.compiled_init(*each) for each in zip(keys, self.numbers, strict=True))
-        if self.warm_start is None:
-            return state
-        learners = [self.warm_start(numbers.algo) for numbers in self.numbers]
-        return tuple(each._replace(learner=learner) for each, learner in zip(state, learners, strict=True))
+        return tuple(self._init_block(*each) for each in zip(keys, self.numbers, strict=True))
+
+    def _init_block(self, keys: Key, numbers: Numbers) -> TrainState:
+        """The state of one block before the first update; keys [size]."""
+        state = self.compiled_init(keys, numbers)
+        return state if self.warm_start is None else state._replace(learner=self.warm_start(numbers.algo))
 
     def segment(self, state: State, num_updates: int) -> tuple[State, Metrics]:
         """(state, metrics [U, R] as numpy arrays) after num_updates updates of every lane. Donates the old state.
@@ -74,8 +75,25 @@ class Program:
         metrics = self.blocks.join([metrics for _, metrics in calls], axis=1)
         return tuple(state for state, _ in calls), {name: x[:num_updates] for name, x in metrics.items()}
 
-    def evaluate(self, state: State, update: int) -> dict[str, Metrics]:
-        """Metrics [R] of each mode, greedy and sampled, on the evaluation episodes of an update; as numpy arrays."""
+    def refill(self, state: State, positions: Sequence[int]) -> State:
+        """The state in which the lanes at these positions are as `init` makes them. Donates the old state.
+
+        A lane that is refilled trains as if it had been there from the beginning.
+        """
+        refilled = np.isin(np.arange(len(self.lanes)), positions)
+        keys, masks = self.blocks.split(training_keys(self.lanes)), self.blocks.split(refilled)
+        starts = range(0, len(masks) * self.blocks.size, self.blocks.size)
+        new = list(state)
+        for i, start in enumerate(starts):
+            if refilled[start : start + self.blocks.size].any():
+                new[i] = lanes_of_either(masks[i], self._init_block(keys[i], self.numbers[i]), state[i])
+        return tuple(new)
+
+    def evaluate(self, state: State, update: int | np.ndarray) -> dict[str, Metrics]:
+        """Metrics [R] of each mode, greedy and sampled, on the evaluation episodes of an update; as numpy arrays.
+
+        update: of all lanes, or of each lane, [R].
+        """
         keys = self.blocks.split(evaluation_keys(self.lanes, update))
         arguments = zip(keys, state, self.numbers, strict=True)
         return self.blocks.join([self.compiled_evaluate(key, x.learner.params, n.task) for key, x, n in arguments])
@@ -180,6 +198,16 @@ def lanes_evaluated_at_once(width: int, num_episodes: int) -> int:
     return max(
         lanes for lanes in range(1, width + 1) if width % lanes == 0 and (lanes == 1 or lanes * num_episodes <= BUSY)
     )
+
+
+@partial(jax.jit, donate_argnums=2)
+def lanes_of_either(first: Array, one: TrainState, other: TrainState) -> TrainState:
+    """The lanes of `one` where `first` [size] holds, those of `other` elsewhere; leaves [size, ...]."""
+
+    def either(x: Array, y: Array) -> Array:
+        return jnp.where(first.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(either, one, other)
 
 
 def check_metric(metric: str | None, metrics: Metrics) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from src_pure.build import Experiment
 from src_pure.config.files import parse_yaml, read_config_file
 from src_pure.config.names import dotted, harmless
+from src_pure.config.settings import Settings
 from src_pure.errors import CheckpointError, ConfigError, ForeignError, one_line
 from src_pure.runs.checkpoint import Checkpoint, latest, put_aside
 from src_pure.runs.folder import Folder, is_there, refuse_odd
@@ -112,12 +113,17 @@ def refuse_incomplete(run_dir: RunDir, experiment: Experiment) -> None:
 
 
 def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
+    """Where to continue, with a line about a raised total_steps; raises the errors of `start_at_checkpoint`."""
+    start = start_at_checkpoint(run_dir, experiment.settings)
+    return start._replace(lines=[*start.lines, *raised_end(run_dir, experiment)])
+
+
+def start_at_checkpoint(run_dir: RunDir, settings: Settings) -> Start:
     """Where to continue: at the newest whole checkpoint. Without one the run starts over and gives the same numbers.
 
     Raises CheckpointError for lost rows, for files of another run, and if resume=must finds no checkpoint; ConfigError
     if the settings of the process have changed since the checkpoint, unless resume_anyway is set.
     """
-    settings = experiment.settings
     found, damaged = latest(run_dir.checkpoints, run_dir.identity)
     lines = list(damaged.values())
     if found is None and settings.resume == "must":
@@ -125,7 +131,7 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     update = found.update if found else 0
     pending = read_pending(found.path, update, found.identity) if found else None
     last = rows_until(update, pending)
-    refuse_lost_rows(run_dir, experiment, update, last)
+    refuse_lost_rows(run_dir, settings, update, last)
     if found and run_dir.metrics.digest_of(last) != found.metrics_sha256:
         raise ForeignError(
             f"{run_dir.metrics.path} has other rows of update {last} than checkpoint {update} was saved with: one of "
@@ -135,12 +141,11 @@ def find_start(run_dir: RunDir, experiment: Experiment) -> Start:
     if found:
         lines.append(f"continues after update {update}")
         if changed := differences(found.process, numeric_settings()):
-            refuse_other_process(run_dir, experiment, changed)
+            refuse_other_process(run_dir, settings, changed)
             lines.append(f"under other settings of the process: {', '.join(changed)}")
             continued.append({"update": update, "differences": changed})
     elif lines or run_dir.metrics.parts:
         lines.append("begins again: there is no whole checkpoint")
-    lines += raised_end(run_dir, experiment)
     width = found.lanes_per_block if found and continued == found.continued else None
     return Start(found, tuple(damaged), continued, lines, pending, width)
 
@@ -150,12 +155,12 @@ def rows_until(update: int, pending_rows: pd.DataFrame | None) -> int:
     return update if pending_rows is None else int(pending_rows["update"].min()) - 1
 
 
-def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int, last: int) -> None:
+def refuse_lost_rows(run_dir: RunDir, settings: Settings, update: int, last: int) -> None:
     """Raises CheckpointError if the tables do not match a checkpoint, or the checkpoint lies beyond the end.
 
     update: of the checkpoint; last: the last update in its rows of metrics.
     """
-    end, interval = experiment.settings.num_updates, experiment.settings.evaluation.interval
+    end, interval = settings.num_updates, settings.evaluation.interval
     if update > end:
         raise CheckpointError(f"checkpoint {update} in {run_dir.path} is beyond the end, update {end}; remove it")
     evaluated = range(interval, update, interval) if interval else range(0)  # evaluation at `update` is repeated
@@ -166,9 +171,9 @@ def refuse_lost_rows(run_dir: RunDir, experiment: Experiment, update: int, last:
         table.refuse_rewind(until)
 
 
-def refuse_other_process(run_dir: RunDir, experiment: Experiment, changed: list[str]) -> None:
+def refuse_other_process(run_dir: RunDir, settings: Settings, changed: list[str]) -> None:
     """Raises ConfigError listing what has changed since the process that wrote a checkpoint."""
-    if not experiment.settings.resume_anyway:
+    if not settings.resume_anyway:
         raise ConfigError(
             f"run_dir={run_dir.path} was trained under other settings of the process, which change numbers: "
             f"{', '.join(changed)}; restore them, or set resume_anyway=true, which the summary will note"

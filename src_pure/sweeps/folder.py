@@ -13,8 +13,8 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,9 +22,9 @@ import pandas as pd
 
 from src_pure.config.files import parse_yaml, read_config_file, to_yaml
 from src_pure.config.names import PLAN, dotted, harmless
-from src_pure.errors import ConfigError, LockedError
+from src_pure.config.sweep import is_search
+from src_pure.errors import CheckpointError, ConfigError, LockedError, explain
 from src_pure.experiment import lanes_of
-from src_pure.lanes import Lane
 from src_pure.runs.atomic import flush, partial_path, read_json, replacing, validated
 from src_pure.runs.folder import Folder, append_line, is_there, read_file
 from src_pure.runs.identity import new_identity, write_identity
@@ -59,7 +59,7 @@ def begin_sweep(path: Path, plan: Plan, config: dict[str, Any]) -> None:
         digits = max(3, len(str(len(plan.batches) - 1)))
         for number, batch in enumerate(plan.batches):
             _begin_batch(partial / BATCHES / f"{number:0{digits}}", batch.experiment().config)
-        _write_runs(partial, _runs(plan, digits))
+        write_runs(partial, _runs(plan, digits))
         content = as_stored(config)
         write_identity(partial, new_identity(content))
         with replacing(partial / SWEEP_FILE) as file:
@@ -111,7 +111,14 @@ def batch_config(batch: Path, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def status_of(batch: Path) -> Status:
-    """What a batch has done, read from its own files."""
+    """What a batch has done, read from its own files; failed, with the reason, if these are damaged or unreadable."""
+    try:
+        return _status_of(batch)
+    except (CheckpointError, ConfigError, OSError) as error:
+        return Status("failed", explain(error), {})
+
+
+def _status_of(batch: Path) -> Status:
     if is_locked(batch):
         return Status("running", "", {})
     file = batch / SUMMARY
@@ -127,6 +134,8 @@ def status_of(batch: Path) -> Status:
 def is_complete(batch: Path, summary: SummaryFile) -> bool:
     """Whether a summary is of a training that ended: all updates are done, or every run has failed."""
     config = read_config_file(batch / CONFIG)
+    if is_search(config):
+        return True
     per_update = config["num_envs"] * config["num_steps"]
     whole = summary.env_steps >= int(config["total_steps"]) // per_update * per_update
     return whole or len(summary.failed) == summary.runs
@@ -163,27 +172,39 @@ def log_line(path: Path, line: str) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """runs.parquet with the present states."""
     runs = pd.read_parquet(path / RUNS)
-    states = [_states(batch) for batch in batch_folders(path)]
-    return runs.assign(state=runs["run"].map({run: state for batch in states for run, state in batch.items()}))
+    if is_search(read_sweep(path)):  # the search itself writes them; its processes may have died
+        idle = [batch.name for batch in batch_folders(path) if not is_locked(batch)]
+        return runs.assign(state=runs["state"].mask(runs["state"].eq("running") & runs["batch"].isin(idle), "stopped"))
+    found = {batch.name: status_of(batch) for batch in batch_folders(path)}
+    failed = {run for name, status in found.items() if status.failed for run in _failed(path / BATCHES / name, status)}
+    states = runs["batch"].map({name: status.state for name, status in found.items()})
+    return runs.assign(state=states.mask(runs["run"].isin(failed), "failed"))
 
 
 def refresh_runs(path: Path) -> None:
     """Writes runs.parquet with the present states; waits for other processes that do the same."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        with suppress(LockedError), Folder(path) as folder, locked(folder):
-            _write_runs(path, read_runs(path))
-            return
-        if time.monotonic() > until:
-            raise LockedError(f"{path / LOCK} has been held for {PATIENCE:.0f} s by another process that writes {RUNS}")
-        time.sleep(0.05)
+    with holding(path):
+        write_runs(path, read_runs(path))
 
 
-def _states(batch: Path) -> dict[int, str]:
-    """The state of each run of a batch, by its number."""
-    status = status_of(batch)
-    lanes: Sequence[Lane] = lanes_of(read_config_file(batch / CONFIG))
-    return {lane.run: "failed" if lane.label in status.failed else status.state for lane in lanes}
+@contextmanager
+def holding(path: Path, seconds: float = PATIENCE) -> Generator[None]:
+    """Holds the lock of a sweep's folder; waits for other processes, raises LockedError after so many seconds."""
+    until = time.monotonic() + seconds
+    with Folder(path) as folder, ExitStack() as stack:
+        while True:
+            with suppress(LockedError):
+                stack.enter_context(locked(folder))
+                break
+            if time.monotonic() > until:
+                raise LockedError(f"{path / LOCK} has been held for {seconds:.0f} s by another process of the sweep")
+            time.sleep(0.05)
+        yield
+
+
+def _failed(batch: Path, status: Status) -> list[int]:
+    """The numbers of the runs of a batch that failed."""
+    return [lane.run for lane in lanes_of(read_config_file(batch / CONFIG)) if lane.label in status.failed]
 
 
 def _runs(plan: Plan, digits: int) -> pd.DataFrame:
@@ -197,6 +218,7 @@ def _runs(plan: Plan, digits: int) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("run", ignore_index=True)
 
 
-def _write_runs(path: Path, runs: pd.DataFrame) -> None:
+def write_runs(path: Path, runs: pd.DataFrame) -> None:
+    """Replaces runs.parquet as a whole."""
     with replacing(path / RUNS) as file:
         runs.to_parquet(file)

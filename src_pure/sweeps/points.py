@@ -33,14 +33,18 @@ class Range(NamedTuple):
     arguments: tuple[Any, ...]
     integer: bool  # whole numbers, with both bounds
 
+    def value(self, drawn: Any) -> Any:
+        """A drawn value as it is used: with few digits."""
+        return drawn if self.kind == "choice" or self.integer else rounded(drawn)
+
     def draw(self, random: np.random.Generator) -> Any:
         if self.kind == "choice":
             return self.arguments[random.integers(len(self.arguments))]
         low, high = self.arguments
         if self.kind == "uniform":
-            return int(random.integers(low, high + 1)) if self.integer else _rounded(random.uniform(low, high))
+            return int(random.integers(low, high + 1)) if self.integer else rounded(random.uniform(low, high))
         if not self.integer:
-            return _rounded(math.exp(random.uniform(math.log(low), math.log(high))))
+            return rounded(math.exp(random.uniform(math.log(low), math.log(high))))
         # each whole number has the share of the logarithmic scale that rounds to it
         return round(math.exp(random.uniform(math.log(low - 0.5), math.log(high + 0.5))))
 
@@ -56,8 +60,10 @@ def points(config: dict[str, Any], trust: Sequence[str] = ()) -> list[Values]:
         raise ConfigError(f"{both[0]} and {both[1]} exclude each other: points come from axes or from one table")
     if given:
         return _listed(config, settings)
+    if settings.mode == "search":
+        raise ConfigError("sweep.mode=search chooses its points while it trains: start the same command in every job")
     if settings.mode == "random":
-        return _drawn(axes, settings, {key: _is_integer(config, key, trust) for key in axes})
+        return _drawn(axes, settings, {key: is_integer_key(config, key, trust) for key in axes})
     return _combined(axes)
 
 
@@ -139,11 +145,12 @@ def _check_list(key: str, values: Any) -> None:
         raise ConfigError(f"sweep.{key} must have at least one value, got []")
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """The value with as many digits as people can read and type."""
     return float(f"{value:.{DIGITS}g}")
 
 
-def _is_integer(config: dict[str, Any], key: str, trust: Sequence[str]) -> bool:
+def is_integer_key(config: dict[str, Any], key: str, trust: Sequence[str]) -> bool:
     """Whether a key is declared as a whole number; where nothing is declared, whether its value is one."""
     top, _, name = key.partition(".")
     if top in COMPONENTS:

@@ -136,15 +136,17 @@ def test_a_warm_start_has_the_extra_state_too():
 
 @pytest.mark.parametrize("name", known_names("algo"))
 def test_acting_and_learning_are_one_function(name):
-    """Without learning, the metric of the first minibatch is 0, whatever its name."""
-    sizes = ["model=gru", "model.size=8", "policy.head_size=8", "num_steps=16", "num_envs=8", "task.corridor_len=3"]
-    experiment = build(compose([f"algo={name}", f"policy={policy_of(name)}", *sizes]))
+    """Without learning, the metric of the first minibatch is 0, wherever rollouts cut episodes."""
+    sizes = ["model=gru", "model.size=8", "policy.head_size=8", "num_steps=16", "num_envs=8"]
+    task = ["task.corridor_len=3", "task.time_limit=5", "vector.truncation=bootstrap"]
+    experiment = build(compose([f"algo={name}", f"policy={policy_of(name)}", *sizes, *task]))
     init, update = make_train(experiment.env, experiment.policy)
     algo = experiment.algo.replace(learning_rate=0.0)
     state = jax.jit(init)(jax.random.key(0), algo)
     _, metrics = jax.jit(lambda state: jax.lax.scan(lambda s, _: update(s, algo), state, length=3))(state)
     reported = [x for key, x in metrics.items() if key.startswith("first_minibatch_max_abs")]
     assert len(reported) == 1 and np.all(reported[0] < 1e-5)
+    assert np.all(metrics.get("max_abs_log_ratio", 0.0) < 1e-5)
     assert np.all(metrics["episodes"] > 0)
 
 

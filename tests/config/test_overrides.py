@@ -156,7 +156,7 @@ VALUES = (3, -1, 1.5, "x", True, None, [], {}, [1], {"a": 1}, "", [[]], {"_targe
 
 
 def test_wrong_types_are_one_line():
-    """Each value in the place of each key: built, or refused."""
+    """Every value in place of every key is built or refused."""
     config = build(compose(["model=gru", "model.size=8", "encoder=mlp", "task.corridor_len=3"])).config
     sections = [config, *(value for value in config.values() if isinstance(value, dict))]
     places = [(section, key) for section in sections for key in section]
@@ -222,7 +222,7 @@ def test_one_experiment_at_a_time():
 
 @pytest.mark.parametrize("group", COMPONENTS)
 def test_defaults_of_files_and_classes_agree(group):
-    """Of the files that name one class, one holds just the defaults of the class; the others are variants."""
+    """Of the files that name one class, one holds exactly the defaults of the class; the others are variants."""
     differing = {}
     for name in known_names(group):
         component = compose([f"{group}={name}"])[group]

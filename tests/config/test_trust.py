@@ -105,7 +105,7 @@ def stranger(tmp_path, monkeypatch):
 
 
 def marked(component, folder):
-    """The component with the mark's path where it says so."""
+    """The component with the path of the mark filled in."""
     return json.loads(json.dumps(component).replace("{mark}", str(folder / "mark")))
 
 
@@ -116,7 +116,7 @@ def refused(arguments, capsys):
 
 
 def test_a_hostile_file_runs_nothing(stranger, capsys):
-    """With --help, the first thing that one does with it; and as JSON, in a checkpoint or policy."""
+    """Read with --help, the first thing a user does with it, and as JSON in a checkpoint or policy."""
     config = build(compose(["model=gru"])).config
     for group, component in HOSTILE:
         hostile = config | {group: marked(component, stranger)}
@@ -187,7 +187,7 @@ def test_the_error_names_the_word_that_allows(stranger):
 
 
 def test_trust_is_for_the_named_package_alone(stranger):
-    """What it imports from elsewhere stays refused, and so does what is not of the kind."""
+    """What it imports from elsewhere stays refused, and so does a class of another kind."""
     (stranger / "mine.py").write_text("from flax.linen import Dense\nfrom subprocess import getoutput\n")
     with pytest.raises(ConfigError, match="add --trust flax "):
         instantiate({"_target_": "mine.Dense", "features": 3}, "encoder", ["mine"])

@@ -215,7 +215,7 @@ def residual_block(p, residual, x, attention, ffc, attention_norm, ffc_norm):
 
 
 def transformer_block(p, residual, x, past, memory_len, num_heads):
-    """out [D] of a token x [D]; appends to the list `past` what the block remembers of it."""
+    """out [D] of a token x [D]; appends what the block remembers of it to the list `past`."""
 
     def attention(tokens):
         return memory_attention(p["attention"], tokens, past, memory_len, num_heads)

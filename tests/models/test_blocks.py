@@ -35,7 +35,7 @@ class AddsUp(nn.Module):
 
 
 def numpy_block(params, residual, x, third, linear):
-    """out [T, B, D] by the oracle; linear: with the names of the linear family."""
+    """out [T, B, D] by the oracle; linear: whether parameters have the names of the linear family."""
     norms = iter(("LayerNorm_0", "LayerNorm_1"))
     attention_norm = partial(oracles.layer_norm, params[next(norms)]) if linear and residual in PRE_NORM else None
     ffc_norm = partial(oracles.layer_norm, params[next(norms)]) if residual in PRE_NORM else None

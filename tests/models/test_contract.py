@@ -13,8 +13,8 @@ from src_pure.config.names import known_names
 from src_pure.config.targets import instantiate
 from src_pure.models.base import WithPrecision
 
-SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # a history is then of many windows
-QUICK = ("agalite", "gru", "lstm", "mlp")  # the others run with the slow tests, or by --model
+SMALL = {"num_layers": 1, "memory_len": 9, "max_iterations": 2}  # so that a history has many windows
+QUICK = ("agalite", "gru", "mlp")  # the others run with the slow tests, or by --model
 ERRORS = {
     "steps": conformance.steps_error,
     "reset": conformance.reset_error,
@@ -75,7 +75,7 @@ def test_ratio_stays_one_without_learning(name, request):
 
 
 def test_memory_is_used(name):
-    """Only the control forgets: every other model's output changes with the input before it."""
+    """The output of every model changes with the previous input; only the control forgets it."""
     s = subject(name)
     never = jnp.zeros_like(s.reset)
     first, second = (s.run(len(s.inputs), s.fresh, x, never)[1] for x in (s.inputs, s.inputs.at[0].add(1.0)))

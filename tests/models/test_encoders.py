@@ -15,7 +15,7 @@ def pixels(*shape):
 
 
 def conv_loop(image, kernel, bias, stride):
-    """relu of a convolution without padding: image [W, H, C], kernel [H, W, C, D] of a square."""
+    """relu of a convolution without padding: image [W, H, C], square kernel [H, W, C, D]."""
     size = len(kernel)
     places = [range(0, length - size + 1, stride) for length in image.shape[:2]]
     rows = [[np.einsum("xyc,yxcd->d", image[x : x + size, y : y + size], kernel) for y in places[1]] for x in places[0]]

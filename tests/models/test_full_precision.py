@@ -45,7 +45,7 @@ def products(jaxpr):
 
 
 def products_of_training(policy, obs_shape=(5,)):
-    """Those of the loss with its gradient and of a single step, traced with jax's own default."""
+    """The products of the loss with its gradient and of a single step, traced with jax's own default."""
     obs, reset, carry = jnp.zeros((T, B, *obs_shape)), jnp.zeros((T, B), bool), policy.initialize_carry(B)
     params = jax.eval_shape(policy.init, jax.random.key(0), carry, obs[:1], reset[:1])
     number, flag = jnp.zeros((T, B)), jnp.zeros((T, B), bool)

@@ -64,7 +64,7 @@ def make_run(tmp_path):
 
 
 def test_score_of_a_sweep_is_that_of_bsuite(make_run):
-    """Lengths that are learned early, late and never, one for the first 10,000 episodes alone, one cut short."""
+    """Lengths learned early, late, never, and only during the first 10,000 episodes; one training is cut short."""
     rng = np.random.default_rng(0)
     learned_from = {1: 200, 4: 6_000, 20: 30_000, 50: 10_000, 100: 300}
     num_episodes = {1: 12_000, 4: 12_000, 20: 12_000, 50: 40_000, 100: 1_000}

@@ -1,4 +1,4 @@
-"""An agent at play: one frame per state, with what was done written below it, for every task that can be drawn."""
+"""An agent at play, in every task that can be drawn: one frame per state, with the action written below it."""
 
 from dataclasses import replace
 
@@ -97,7 +97,7 @@ class RenderedAim(Aim):
 
 
 def test_a_vector_is_shown_as_it_acted(said):
-    """That is, clipped to the action space."""
+    """Clipped to the action space."""
     env = VectorEnv(RenderedAim(), (), 1)
     policy = ActorCritic(Flatten(), GRU(4), 2, head_size=None, continuous=True)
     built = replace(experiment("tmaze"), env=env, policy=policy)

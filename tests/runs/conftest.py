@@ -8,7 +8,7 @@ import trainer_pure
 from scripts import export
 from tests.test_command_line import TINY
 
-OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3", "algo.anneal_lr=true"]
+OPTIONS = [*TINY, "num_seeds=2", "seed=3", "evaluation.interval=5", "checkpoint.updates=3"]
 
 
 @pytest.fixture(scope="session")

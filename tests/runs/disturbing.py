@@ -1,4 +1,4 @@
-"""Trainings that something happens to, and what two of them must have in common."""
+"""Trainings that are disturbed, and what two of them must have in common."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Metrics as training hands them over, made up."""
+"""Invented metrics in the form that training gives them."""
 
 import hashlib
 import shutil
@@ -20,25 +20,25 @@ IDENTITY = Identity(run_id="0" * 32, config_sha256="1" * 64)  # of a run that te
 
 
 def new_run(path: str | Path, config_yaml: str, identity: Identity) -> RunDir:
-    """A new run in a folder that is made, or there and empty."""
+    """A new run in a folder that is created, or exists and is empty."""
     made = make_free(Path(path))
     return RunDir.begin(Folder(Path(path)), made, config_yaml, identity)
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Other rows for a table of a run folder, a part for each update."""
+    """Writes other rows for a table of a run folder, one part for each update."""
     shutil.rmtree(path, ignore_errors=True)
     for update, rows in frame.groupby("update"):
         write_part(path, to_arrow(rows), update, update, read_identity(path.parent))
 
 
 def write_part(path: Path, rows: pa.Table, first: int, last: int, identity: Identity | None) -> Path:
-    """The file of a part, of whatever rows."""
+    """Writes the file of a part with any rows."""
     return write_content(path, parquet.encode(rows, identity), first, last)
 
 
 def write_content(path: Path, content: bytes, first: int, last: int) -> Path:
-    """A file with the name of a part and the right digest, whatever its content is."""
+    """Writes a file with the name of a part and the right digest, whatever its content."""
     path.mkdir(exist_ok=True)
     part = path / Part(first, last, hashlib.sha256(content).hexdigest()).name
     part.write_bytes(content)

@@ -24,7 +24,7 @@ NOBODY = 65534  # a user without rights
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", [1, 4])  # with nothing to write, and while a checkpoint may be being written
+@pytest.mark.parametrize("update", [1, 4])  # with nothing to write, and perhaps while a checkpoint is written
 def test_a_folder_that_vanishes_ends_it_in_one_line(tmp_path, monkeypatch, capsys, update):
     folder = tmp_path / "run"
     assert disturbed(monkeypatch, folder, update, lambda: shutil.rmtree(folder, ignore_errors=True)) == 4
@@ -54,7 +54,7 @@ def test_a_full_disk_ends_it_in_one_line_and_what_was_saved_stays(unbroken, tmp_
 
 @pytest.mark.slow
 def test_an_exceeded_quota_ends_it_in_one_line(tmp_path):
-    """No file may be larger than 100 kB; a checkpoint of 64 units has one that is."""
+    """Files may have at most 100 kB; a checkpoint of 64 units has a larger one."""
     options = [*TINY, "model.size=64", "checkpoint.updates=3", f"run_dir={tmp_path / 'run'}"]
     limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", sys.executable, "trainer_pure.py", *options]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -66,7 +66,7 @@ def test_an_exceeded_quota_ends_it_in_one_line(tmp_path):
 
 @pytest.fixture
 def unprivileged():
-    """(a folder, a function after which the process is a user whom permissions hold back); undone at the end."""
+    """(a folder, a function that makes the process a user without rights); undone at the end."""
     folder, user = Path(tempfile.mkdtemp()), os.geteuid()
 
     def become():
@@ -133,7 +133,7 @@ def test_a_folder_may_be_unwritable_before_training_too(to_continue, unprivilege
     folder = shutil.copytree(to_continue, folder / "run")
 
     def build_and_become(config, trust):
-        """Another user, to whom the project itself may be closed, once its files have been read."""
+        """Changes the user once the project's files have been read, because the new user may not read them."""
         experiment = build(config)
         become()
         (folder / place).chmod(0o500 if place == "." else 0o000)

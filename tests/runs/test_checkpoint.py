@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, or not at all and with a line that says why."""
+"""Checkpoints are restored bit for bit, or refused with a line that says why."""
 
 import gc
 import json
@@ -103,7 +103,7 @@ def test_the_last_ones_and_the_best_are_kept(checkpoints):
 
 
 def test_scores_of_two_metrics_are_not_compared(tmp_path):
-    """The best by the metric of before goes its way as any other one, that of the new metric is found among its own."""
+    """The best by the former metric is removed like any other; the best by the new one is found among its own."""
     before = Checkpoints(tmp_path, 1, IDENTITY, metric="episode_length")
     for update, score in enumerate([90.0, 80.0]):
         save(before, update, score)
@@ -148,7 +148,7 @@ def test_a_damaged_one_is_skipped_for_the_one_before(checkpoints, file, damage):
 
 
 def test_random_damage_is_never_restored_as_something_else(checkpoints, tmp_path):
-    """50 copies, in each of them a few bytes of one file are others, or its end is missing: exact, or refused."""
+    """50 copies with a few bytes of one file changed, or its end missing: each is exact or refused."""
     state, rng = save(checkpoints, 1), np.random.default_rng(0)
     refused = 0
     for copy in range(50):
@@ -209,7 +209,7 @@ def test_another_state_is_refused_in_one_line(checkpoints, change, difference, c
     save(checkpoints, 1)
     with pytest.raises(CheckpointError, match=rf"1 does not hold this training's state: {difference}$"):
         newest(checkpoints.folder)[0].restore(make_state(0)._replace(**change))
-    gc.collect()  # whatever was left unfinished would complain now
+    gc.collect()  # anything left unfinished complains now
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,4 +1,4 @@
-"""Tables that are not what their run wrote are refused, whoever reads them."""
+"""Every reader refuses tables that are not what their run wrote."""
 
 import os
 
@@ -22,7 +22,7 @@ def path(tmp_path):
 
 
 def refused(path, error=DamagedError):
-    """The line that a table is refused with, whoever reads all of it."""
+    """The line with which every reader of the whole table refuses it."""
     lines = []
     for read in (Table.check, Table.frame):
         with pytest.raises(error, match=r"^[^\n]*metrics\.parquet[^\n]*$") as caught:

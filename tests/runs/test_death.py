@@ -26,11 +26,11 @@ SMALL = [*TINY, "model.size=4", "policy.head_size=null", "num_envs=2", "num_step
 LONG = [*SMALL, "num_seeds=2", "total_steps=32000", "evaluation.interval=300"]  # 2,000 updates
 ROWS = {1: "metrics.rows_per_run=null", 7: "metrics.rows_per_run=300"}  # by the updates of a row
 OFTEN = ["checkpoint.updates=5", "checkpoint.minutes=null", f"grace_seconds={GRACE}"]
-MOST = 40  # updates that a training comes further before it is killed; all of them together are not its end
+MOST = 40  # updates that a training makes at most before it is killed; together they do not reach its end
 
 
 class Training:
-    """A training in a process of its own, which says how far it came and where it continued."""
+    """A training in its own process, which prints how far it is and where it continued."""
 
     def __init__(self, folder, cache, options):
         command = [sys.executable, "trainer_pure.py", *LONG, *options, f"run_dir={folder}"]
@@ -46,18 +46,18 @@ class Training:
         return self.said.read_text()
 
     @property
-    def told(self):
-        """The last update that it has told of, 0 before any."""
+    def reported(self):
+        """The last update that it has reported, 0 before any."""
         return max(map(int, re.findall(r"^update (\d+)/", self.output, re.M)), default=0)
 
     @property
     def is_writing(self):
-        """Whether a checkpoint is begun and not ended, or was being removed."""
+        """Whether a checkpoint is unfinished, or was being removed."""
         return any(self.folder.glob("checkpoints/.*.partial"))
 
-    def wait_until_told(self, update):
-        """Returns as soon as it has told of an update, or has ended."""
-        while self.told < update and self.process.poll() is None:
+    def wait_until_reported(self, update):
+        """Returns as soon as it has reported an update, or has ended."""
+        while self.reported < update and self.process.poll() is None:
             time.sleep(0.01)
 
     def wait_until_writing(self):
@@ -66,10 +66,10 @@ class Training:
             time.sleep(0.0005)
 
     def kill(self, number):
-        """The exit code; fails where it had ended by itself, or does not end in the grace period."""
+        """The exit code; fails if it has ended by itself, or does not end in the grace period."""
         assert self.process.poll() is None, f"it ended before it was killed: {self.output}"
         self.process.send_signal(number)
-        return self.process.wait(GRACE + 5)  # a busy machine is late
+        return self.process.wait(GRACE + 5)  # more, because a busy machine is late
 
     def finish(self):
         assert self.process.wait(600) == 0, self.output
@@ -135,7 +135,7 @@ def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroke
         if moment == "start":
             time.sleep(rng.uniform(0, 5))
         else:
-            training.wait_until_told(before + rng.randint(1, MOST))
+            training.wait_until_reported(before + rng.randint(1, MOST))
         if moment == "training":
             time.sleep(rng.uniform(0, 0.1))
         if moment == "checkpoint":
@@ -148,7 +148,7 @@ def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroke
 
 
 @pytest.mark.slow
-def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, tmp_path, updates_per_row):
+def test_a_training_stopped_again_and_again_loses_nothing(start, unbroken, tmp_path, updates_per_row):
     """SIGTERM, three times at any moment of the start and seven in training."""
     folder, rng = tmp_path / "run", random.Random(15)
     for moment in rng.sample(["start"] * 3 + ["training"] * 7, k=10):
@@ -156,13 +156,13 @@ def test_a_training_told_to_stop_again_and_again_loses_nothing(start, unbroken, 
         if moment == "start":
             time.sleep(rng.uniform(0, 5))
         else:
-            training.wait_until_told(before + rng.randint(1, MOST))
+            training.wait_until_reported(before + rng.randint(1, MOST))
             time.sleep(rng.uniform(0, 0.1))
         code = training.kill(signal.SIGTERM)
-        if training.told:
+        if training.reported:
             assert f"stopped by SIGTERM after update {saved(folder)} of 2000; the same" in training.output
-        assert code == 75 or (code == -signal.SIGTERM and not training.told)  # before it can be noticed
-        assert saved(folder) >= training.told
+        assert code == 75 or (code == -signal.SIGTERM and not training.reported)  # before it can be noticed
+        assert saved(folder) >= training.reported
         assert saved(folder) == written(folder, updates_per_row) and not training.is_writing
     finish_and_compare(start, folder, unbroken)
 

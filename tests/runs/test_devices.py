@@ -1,4 +1,4 @@
-"""What was written with some number of devices is the same with any other."""
+"""What one number of devices wrote, any other number of devices reads the same."""
 
 import os
 import shutil

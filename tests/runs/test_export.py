@@ -1,4 +1,4 @@
-"""What a run folder gives as a policy, and everything that is refused in one line."""
+"""Which policy a run folder gives, and what is refused in one line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Run folders that nobody of this project made: links, pipes, devices, absurd sizes. One line, nothing read outside."""
+"""Run folders that another program made, with links, pipes, devices or absurd sizes: one line, nothing read outside."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_files_of_absurd_sizes_are_not_read(tmp_path, monkeypatch):
 
 
 def checkpoint_with(checkpoint, folder, arrays):
-    """A checkpoint like another one with right digests, that holds these arrays."""
+    """Writes a checkpoint like another one, with right digests, that holds these arrays."""
     description = json.loads((checkpoint / f"{KIND}.json").read_text())
     with write_whole(folder / checkpoint.name, KIND, description) as partial:
         ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(partial / STATE, args=ocp.args.StandardSave(arrays))

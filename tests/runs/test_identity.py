@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -19,12 +20,16 @@ FILES = ("checkpoints", "metrics.parquet", "evaluation.parquet", "summary.json",
 
 @pytest.fixture(scope="module")
 def others(unbroken, tmp_path_factory):
-    """Folders of the same run again, and of one that differs in its seed."""
-    folders = {name: tmp_path_factory.mktemp("runs") / name for name in ("same command", "another seed")}
-    for name, folder in folders.items():
-        options = OPTIONS if name == "same command" else [*OPTIONS, "seed=4"]
+    """A function from a name to the folder of the same run again, or of one that differs in its seed."""
+
+    @cache
+    def folder_of(name):
+        folder = tmp_path_factory.mktemp("runs") / name
+        options = {"same command": OPTIONS, "another seed": [*OPTIONS, "seed=4"]}[name]
         assert trainer_pure.main([*options, f"run_dir={folder}"]) == 0
-    return folders
+        return folder
+
+    return folder_of
 
 
 def snapshot(folder):
@@ -39,7 +44,7 @@ def remove(path):
 
 
 def put(source, folder, name):
-    """The file or folder of another run in place of this one's."""
+    """Puts the file or folder of another run in place of this one's."""
     remove(folder / name)
     (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, folder / name)
 
@@ -55,7 +60,7 @@ def test_a_file_of_another_run_is_refused(unbroken, others, tmp_path, capsys, na
     folder = shutil.copytree(unbroken, tmp_path / "run")
     if unfinished:
         (folder / "summary.json").unlink()
-    put(others[other], folder, name)
+    put(others(other), folder, name)
     before = snapshot(folder)
     for end in ([], ["total_steps=1280"]):
         assert trainer_pure.main([*OPTIONS, *end, f"run_dir={folder}"]) == 2
@@ -106,14 +111,14 @@ def test_scripts_look_whose_files_they_are(unbroken, others, tmp_path, capsys):
     """Also those that only read."""
     for script, name in ((export, "checkpoints"), (export, "evaluation.parquet"), (plot, "metrics.parquet")):
         folder = shutil.copytree(unbroken, tmp_path / name)
-        put(others["another seed"], folder, name)
+        put(others("another seed"), folder, name)
         assert script.main([str(folder)]) == 2
         error = capsys.readouterr().err
         assert name in error and "belongs to another run" in error and error.count("\n") == 1
 
 
 def test_a_table_that_another_program_wrote_is_not_the_runs(to_continue, capsys):
-    """It knows neither the names of parts nor what a part says of its run."""
+    """That program knows neither the names of parts nor what a part says about its run."""
     path = to_continue / "metrics.parquet"
     frame = pd.read_parquet(path)
     shutil.rmtree(path)
@@ -139,7 +144,7 @@ def test_a_table_without_a_column_is_one_line(to_continue, capsys, name):
 
 
 def test_files_of_two_copies_of_a_run_do_not_mix(to_continue, capsys):
-    """They have one identity, but may have been trained on differently."""
+    """They have one identity, but may have continued differently."""
     path = to_continue / "metrics.parquet"
     rows = pd.read_parquet(path)
     rows.loc[rows["update"] == 9, "loss"] += 1e-9

@@ -13,7 +13,7 @@ REPEATS = 1500  # the standard error of a coverage of 0.95 is then 0.006
 
 
 def coverage(draw, mean, num_runs, num_tasks=1):
-    """How many of the intervals that are given hold the mean."""
+    """The fraction of intervals that hold the mean, of those that are given."""
     found = [interval(draw((num_runs, num_tasks))) for _ in range(REPEATS)]
     return np.mean([low <= mean <= high for low, high in filter(None, found)])
 
@@ -67,8 +67,8 @@ def test_skewness_is_corrected_by_inverting_its_polynomial():
 def test_tasks_that_are_alike_narrow_it():
     values = np.random.default_rng(0).normal(size=6)
     assert np.ptp(interval(np.stack([values, values], axis=1))) < np.ptp(interval(values))
-    beside_constant = interval(np.stack([values, np.full(6, 7.0)], axis=1))
-    np.testing.assert_allclose(beside_constant, (np.array(interval(values)) + 7) / 2)
+    next_to_constant = interval(np.stack([values, np.full(6, 7.0)], axis=1))
+    np.testing.assert_allclose(next_to_constant, (np.array(interval(values)) + 7) / 2)
 
 
 def test_it_stays_within_what_can_be():

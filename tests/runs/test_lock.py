@@ -30,7 +30,7 @@ def hold(path):
         yield
 
 
-def test_the_second_is_told_who_holds_it(tmp_path):
+def test_the_second_learns_who_holds_it(tmp_path):
     with hold(tmp_path):
         owner = re.escape(f"in use by host {socket.gethostname()}, pid {os.getpid()}; wait")
         with pytest.raises(LockedError, match=owner), hold(tmp_path):

@@ -90,7 +90,7 @@ def test_it_goes_on_in_its_new_place(unbroken, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.parquet", "evaluation.parquet", "checkpoints/10", "config.yaml"])
 def test_a_folder_that_lost_something_does_not_end_with_0(tmp_path, monkeypatch, capsys, name):
-    """It was there, was deleted after the last time that it was written, and the training ends."""
+    """It is deleted after it was last written, and then the training ends."""
     folder = tmp_path / "run"
     summary = loop.summarise
 

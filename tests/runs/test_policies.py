@@ -106,7 +106,7 @@ def test_memory_is_cleared_where_an_episode_starts(policies):
 
 @pytest.fixture(scope="module")
 def robot(unbroken, tmp_path_factory):
-    """The policy of a PointRobot, whose actions lie within 0.1 while those drawn spread by 1, and its experiment."""
+    """(policy of a PointRobot, experiment): its actions lie within 0.1, while those drawn have a deviation of 1."""
     task = ["task=gymnax", "task.env_name=PointRobot-misc", "observation.last_action=true"]
     experiment = build(compose([*task, "model=mlp", "policy.head_size=8", "num_envs=4", "algo=a2c"]))
     params = jax.tree.map(lambda x: 0.1 * np.ones((1, *x.shape), x.dtype), params_of(experiment))
@@ -117,7 +117,7 @@ def robot(unbroken, tmp_path_factory):
 
 
 def test_vectors_are_clipped_to_the_action_space_and_shown_so(robot):
-    """As in training, where the environment and its next observation get the clipped ones."""
+    """As in training, where the environment and the next observation get the clipped ones."""
     folder, experiment = robot
     initialize_carry, act = load_policy(folder)
     state, timestep = jax.jit(experiment.env.reset)(jax.random.key(0))

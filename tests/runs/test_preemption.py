@@ -1,4 +1,4 @@
-"""Signals set an event, a second one or the end of the grace period ends the process wherever it is."""
+"""Signals set an event; a second one, or the end of the grace period, ends the process wherever it is."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ with stop_on_signals(float(sys.argv[1])) as stop:
 
 
 def comes(stop):
-    """The signal that a StopRequest comes to have within five seconds."""
+    """The signal that a StopRequest receives within five seconds."""
     end = time.monotonic() + 5
     while stop.signal is None and time.monotonic() < end:
         time.sleep(0.01)
@@ -37,7 +37,7 @@ def test_a_signal_is_noticed_and_handlers_are_put_back(number):
     with stop_on_signals(grace_seconds=60) as stop:
         stop.training = True
         assert stop.signal is None
-        os.kill(os.getpid(), signal.SIGWINCH)  # others do not concern it
+        os.kill(os.getpid(), signal.SIGWINCH)  # not one of its signals
         os.kill(os.getpid(), number)
         assert comes(stop) == number
         assert stop.error.exit_code == (130 if number == signal.SIGINT else 75)
@@ -104,7 +104,7 @@ def test_the_grace_period_is_kept_whatever_runs():
 
 
 def test_a_signal_that_comes_twice_at_once_counts_once():
-    """As that of `timeout`, which goes to the process and to its group."""
+    """As `timeout` sends it, to the process and to its group."""
     process = busy_process(grace=60)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)

@@ -15,7 +15,7 @@ from tests.runs.test_identity import snapshot
 
 
 def test_keys_are_those_of_each_seed_alone():
-    """As jax.random gives them one by one, whatever generator the process prefers."""
+    """As jax.random gives them one by one, whatever the default generator of the process."""
     for generator in ("threefry2x32", "rbg", "unsafe_rbg"):
         with jax.default_prng_impl(generator):
             keys, evaluation = training_keys(SeedLanes(range(7, 10))), evaluation_keys(SeedLanes(range(7, 10)), 12)

@@ -55,17 +55,17 @@ def test_damaged_checkpoints_are_reported_and_skipped(unbroken, tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("told", "number"), [(1, signal.SIGTERM), (4, signal.SIGUSR1), (10, signal.SIGTERM)])
-def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch, capsys, told, number):
+@pytest.mark.parametrize(("reported", "number"), [(1, signal.SIGTERM), (4, signal.SIGUSR1), (10, signal.SIGTERM)])
+def test_a_signal_stops_it_with_everything_saved(unbroken, tmp_path, monkeypatch, capsys, reported, number):
     folder = tmp_path / "run"
 
     def signal_myself():
         os.kill(os.getpid(), number)
         time.sleep(0.3)
 
-    assert disturbed(monkeypatch, folder, told, signal_myself) == 75
+    assert disturbed(monkeypatch, folder, reported, signal_myself) == 75
     update = newest(folder / "checkpoints")[0].update
-    assert update == pd.read_parquet(folder / "metrics.parquet")["update"].max() >= told
+    assert update == pd.read_parquet(folder / "metrics.parquet")["update"].max() >= reported
     assert (
         f"stopped by {signal.Signals(number).name} after update {update} of 10; the same command"
         in capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_an_end_without_its_summary_gets_it(unbroken, tmp_path):
 
 @pytest.mark.slow
 def test_total_steps_may_be_raised_and_not_lowered(unbroken, tmp_path, capsys):
-    """Without a schedule a raised training equals one that had the new end from the start."""
+    """Without a schedule, a training whose end is raised equals one that had the new end from the start."""
     constant, end = [*OPTIONS, "algo.anneal_lr=false"], "total_steps=1000"
     raised, whole = tmp_path / "raised", tmp_path / "whole"
     assert trainer_pure.main([*constant, f"run_dir={raised}"]) == 0

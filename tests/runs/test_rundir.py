@@ -115,7 +115,7 @@ def test_evaluation_is_a_file_of_its_own(run):
     assert table.schema.field("unfinished").type == pa.int64()
 
 
-def test_what_a_killed_write_left_behind_is_no_obstacle(run):
+def test_what_a_killed_write_left_does_not_matter(run):
     run.append_metrics(metrics_frame([1]))
     (run.path / ".config.yaml.0abc.partial").write_bytes(b"half")
     (run.path / "metrics.parquet" / ".0000000002-0000000002.0abc.partial").write_bytes(b"half")

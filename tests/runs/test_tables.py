@@ -25,7 +25,7 @@ def open_table(folder, name="metrics.parquet"):
 
 
 def updates_of(path):
-    """The updates that anyone reads, in the order of the rows; nothing where there is no table."""
+    """The updates that a reader finds, in the order of the rows; an empty list without a table."""
     return pd.read_parquet(path)["update"].tolist() if path.exists() else []
 
 
@@ -180,9 +180,9 @@ def test_means_must_continue_the_table(path, tmp_path, rows, first):
 
 
 def killed_at(step, function):
-    """Whether a process of its own was killed before its change number `step` of the file system, in a function."""
+    """Whether a child process, in a function, was killed before its change number `step` of the file system."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about threads of others, which the child does not have
+        warnings.simplefilter("ignore")  # about threads of the parent, which the child does not have
         child = os.fork()
     if child == 0:
         try:
@@ -198,7 +198,7 @@ def killed_at(step, function):
 def killing(change, count, step):
     def change_or_die(*arguments, **options):
         if next(count) == step:
-            os._exit(9)  # as after SIGKILL, nothing is tidied up
+            os._exit(9)  # nothing is tidied up, as after SIGKILL
         return change(*arguments, **options)
 
     return change_or_die
@@ -226,7 +226,7 @@ def test_a_kill_at_any_moment_leaves_a_table_without_gaps(tmp_path, before, chan
         found = updates_of(path)
         assert found == [update for update in range(1, len(found) // 2 + 1) for _ in range(2)]
         assert len(found) // 2 in {0, 3, 6, 9, 12, 15}
-        again = RunDir.open(run_dir.path)  # and it goes on
+        again = RunDir.open(run_dir.path)  # the run can be continued
         again.rewind(min(3, len(found) // 2))
         again.append_metrics(metrics_frame([min(3, len(found) // 2) + 1]))
         assert sorted(item.name for item in run_dir.path.iterdir()) == [

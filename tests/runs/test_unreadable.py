@@ -24,7 +24,7 @@ NAMES = ("config.yaml", "run.json", "a part of metrics.parquet", "a part of eval
 
 
 def start(folder, *options):
-    """The exit code of a start; what it reads of a folder is copied for it, and the one line that it says."""
+    """The exit code of a start that reads a folder."""
     return trainer_pure.main([*OPTIONS, *options, f"run_dir={folder}"])
 
 

@@ -13,7 +13,9 @@ from src_pure.build import build
 from src_pure.config.compose import compose
 from src_pure.lanes import training_keys
 from src_pure.runs.arrays import named_arrays
+from src_pure.runs.blocks import Blocks
 from src_pure.runs.checkpoint import read
+from src_pure.runs.mesh import mesh_of
 from src_pure.runs.policies import read_params, read_warm_start
 from src_pure.runs.program import learners_from
 from src_pure.train import init_runs, make_train
@@ -22,7 +24,7 @@ from tests.runs.conftest import OPTIONS
 
 @pytest.fixture(scope="module")
 def cold():
-    """An experiment and the state at its start, of other seeds than those of the policies."""
+    """(experiment, state at its start, algorithms), with other seeds than those of the policies."""
     experiment = build(compose([*OPTIONS, "seed=9"]))
     init, _ = make_train(experiment.env, experiment.policy)
     algo = experiment.numbers().algo
@@ -31,7 +33,9 @@ def cold():
 
 def test_a_warm_start_has_the_parameters_and_a_fresh_optimiser(policies, cold):
     experiment, state, algo = cold
-    learner = learners_from(experiment, read_warm_start(policies[1], state.learner.params), algo)
+    learner = learners_from(
+        experiment, Blocks(2, 2, mesh_of(1)), read_warm_start(policies[1], state.learner.params), algo
+    )
     assert jax.tree.structure(learner) == jax.tree.structure(state.learner)
     params = read_params(policies[1])[1]
     for name, x in named_arrays(learner.params).items():
@@ -60,7 +64,7 @@ def test_a_warm_start_from_another_policy_is_wrong_input(policies, tmp_path, cap
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", [[], ["algo=a2c"]])
 def test_a_training_starts_from_a_policy(policies, tmp_path, capsys, algo):
-    """With a learning rate of nothing it ends where it began; continued, it needs the policy no longer."""
+    """With almost no learning rate it ends where it began; to continue, it does not need the policy."""
     policy, folder = shutil.copytree(policies[1], tmp_path / "policy"), tmp_path / "run"
     options = [option for option in OPTIONS if not (algo and option.startswith("algo."))]
     options += [*algo, "seed=9", "algo.learning_rate=1e-30", "algo.anneal_lr=false", f"run_dir={folder}"]
