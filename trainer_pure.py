@@ -66,6 +66,7 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
     if config["plan"] is not None:
         return plan(config, options.trust)
     if is_search(config):
+        refuse_group(programs)
         return search(config, options.trust, options.help)
     if is_sweep(config):
         return sweep(config, options.trust, options.help, programs)
@@ -114,6 +115,15 @@ def search(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int
     with stop_on_signals(config["grace_seconds"]) as stop:
         run_search(path, wanted, stop)
     return 0
+
+
+def refuse_group(programs: Programs) -> None:
+    """Raises ConfigError if this process leads others: the lanes of a search change while it trains."""
+    if isinstance(programs, SharedPrograms):
+        raise ConfigError(
+            "a search trains in processes of their own, which may share one run_dir; start them without "
+            "JAX_NUM_PROCESSES, and one for each job of Slurm"
+        )
 
 
 def keep_compiled_programs() -> None:

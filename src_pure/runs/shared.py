@@ -74,8 +74,11 @@ class SharedProgram(Program):
         )
         return state, self._joined(metrics, answers, axis=1)
 
-    def evaluate(self, state: State, update: int) -> dict[str, Metrics]:
-        return self._joined(*self._call(lambda: self.own.evaluate(state, update), "evaluate", number=update))
+    def evaluate(self, state: State, update: int | np.ndarray) -> dict[str, Metrics]:
+        updates = np.broadcast_to(np.asarray(update, np.int32), len(self.lanes))
+        own, *others = [updates[lanes] for lanes in self.positions]
+        commands = [({"do": "evaluate"}, [each]) for each in others]
+        return self._joined(*self.group.call(lambda: self.own.evaluate(state, own), commands))
 
     def completed(self, state: State) -> np.ndarray:
         return self._joined(*self._call(lambda: self.own.completed(state), "completed"))
@@ -169,7 +172,7 @@ class Follower:
             self.state, metrics = self.program.segment(self.state, values["number"])
             return {}, jax.tree.leaves(metrics)
         if do == "evaluate":
-            return {}, jax.tree.leaves(self.program.evaluate(self.state, values["number"]))
+            return {}, jax.tree.leaves(self.program.evaluate(self.state, arrays[0]))
         if do in ("completed", "gather"):
             return {}, jax.tree.leaves(getattr(self.program, do)(self.state))
         return {}, ()

@@ -22,7 +22,15 @@ from tests.conftest import REPOSITORY
 from tests.runs.conftest import OPTIONS
 from tests.runs.disturbing import assert_same_run
 
-LANES = [*OPTIONS, "algo.anneal_lr=false", "num_seeds=5", "lanes_per_block=1"]
+LANES = [
+    *OPTIONS,
+    "num_seeds=5",
+    "lanes_per_block=1",
+    "total_steps=32000",
+    "evaluation.interval=250",
+    "log_seconds=0.2",
+]
+LANES += ["checkpoint.updates=200"]
 JAX = {"JAX_COORDINATOR_ADDRESS": "n1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
 SLURM = {"SLURM_JOB_ID": "17", "SLURM_STEP_NODELIST": "n[03-05,9],m1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
 
@@ -58,16 +66,16 @@ def trained(*arguments, processes=2):
     """Trains with four devices in all, to the end; only the first process says anything."""
     ends = ended([start(arguments, devices=4)] if processes == 1 else started(*[arguments] * processes))
     assert [code for code, *_ in ends] == [0] * processes, ends
-    assert "update 10/10" in ends[0][1]
+    assert "update 500/500" in ends[0][1]
     assert [end[1:] for end in ends[1:]] == [("", "")] * (processes - 1)
 
 
 @contextlib.contextmanager
-def compiling(folder, *arguments):
-    """Two processes that have found each other and compile."""
+def training(folder, *arguments):
+    """Two processes that train together, after the first update."""
     processes = started(*[[*arguments, f"run_dir={folder}"]] * 2)
     until = time.monotonic() + 200
-    while not ((folder / "log.txt").exists() and "compiling" in (folder / "log.txt").read_text()):
+    while not (folder / "metrics.parquet").exists():
         assert time.monotonic() < until, ended(processes)
         time.sleep(0.1)
     try:
@@ -96,13 +104,13 @@ def test_two_processes_equal_one_with_as_many_devices(whole, tmp_path):
 @pytest.mark.parametrize("to", ["one", "all"])
 def test_a_signal_to_any_process_saves_and_ends_all_and_any_number_continues(whole, tmp_path, to):
     folder = tmp_path / "run"
-    with compiling(folder, *LANES) as processes:
+    with training(folder, *LANES) as processes:
         for process in processes[1:] if to == "one" else processes:
             process.send_signal(signal.SIGTERM)
         ends = ended(processes)
     assert [code for code, *_ in ends] == [75, 75], ends
-    assert ends[0][2].count("stopped by SIGTERM after update 1 of 10") == 1 and ends[1][2] == ""
-    assert os.listdir(folder / "checkpoints") == ["1"]
+    saved = max(os.listdir(folder / "checkpoints"), key=int)
+    assert ends[0][2].count(f"stopped by SIGTERM after update {saved} of 500") == 1 and ends[1][2] == ""
     other = shutil.copytree(folder, tmp_path / "other")
     trained(*LANES, f"run_dir={folder}")
     trained(*LANES, f"run_dir={other}", processes=1)
@@ -114,9 +122,7 @@ def test_a_signal_to_any_process_saves_and_ends_all_and_any_number_continues(who
 @pytest.mark.parametrize("killed", [0, 1])
 def test_no_process_waits_for_one_that_was_killed(tmp_path, killed):
     folder = tmp_path / "run"
-    with compiling(folder, *LANES, "total_steps=1e7") as processes:
-        while not (folder / "metrics.parquet").exists():
-            time.sleep(0.1)
+    with training(folder, *LANES, "total_steps=1e7") as processes:
         processes[killed].kill()
         begun = time.monotonic()
         ends = ended(processes)
@@ -142,6 +148,8 @@ def test_what_is_wrong_ends_all_processes_with_one_line_of_the_first(tmp_path):
         assert first[0] == second[0] == 2, (first, second)
         assert first[2].count("\n") == 1 and text in first[2]
         assert second[1:] == ("", "")
+    first, second = ended(started(*[["sweep.mode=search", "sweep.algo.learning_rate=loguniform(1e-4,1e-1)"]] * 2))
+    assert first[0] == second[0] == 2 and "processes of their own" in first[2]
     first, second = ended(started(LANES, [*LANES, "seed=4"]))
     assert first[0] == second[0] == 2
     assert "must have one command" in first[2] and second[2] == ""
