@@ -82,6 +82,7 @@ class Settings(Section):
     seed: NonNegativeInt
     num_seeds: PositiveInt
     lanes_per_block: PositiveInt | None
+    devices: Literal["runs", "envs"]
     vector: Vector
     observation: Observation
     evaluation: Evaluation

@@ -1,21 +1,26 @@
 """Blocks: lanes are trained a few at a time by one compiled program, so that what it works on stays in the cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.tree_util import GetAttrKey, tree_map_with_path
 
 from src_pure.build import Experiment
 from src_pure.device import bytes_of, device_memory
+from src_pure.errors import ConfigError
 from src_pure.lanes import GENERATOR
 from src_pure.runs.arrays import is_key, key_impl, numbers_of
-from src_pure.runs.mesh import EACH, mesh_of
+from src_pure.runs.mesh import EACH, ENVS, SAME, mesh_of
 from src_pure.train import example_of_rollout, make_train
+from src_pure.types import TrainState
 
+Path = tuple[Any, ...]  # of jax.tree_util
 CACHE_BYTES = 2**24  # on CPU: state and rollout of a block; measured, see docs/results
 SHARE = 8  # on an accelerator: the block's state and rollout may take this part of its memory, gradients need more
 
@@ -32,9 +37,14 @@ class Blocks:
     mesh: Mesh
 
     @property
+    def shares(self) -> int:
+        """How many parts of a block are on different devices."""
+        return self.mesh.size
+
+    @property
     def size(self) -> int:
         """Lanes of a block, on all devices."""
-        return self.width * self.mesh.size
+        return self.width * self.shares
 
     def __len__(self) -> int:
         return -(-self.num_lanes // self.size)
@@ -42,6 +52,14 @@ class Blocks:
     def place(self, spec: PartitionSpec = EACH) -> Sharding | None:
         """Where the arrays of a block lie; None with one device: wherever jax puts them."""
         return None if self.mesh.size == 1 else NamedSharding(self.mesh, spec)
+
+    def place_of(self, path: Path, array: Any, spec: PartitionSpec = EACH) -> Sharding | None:
+        """Where one array of a block lies; path: to it from the tree that it is part of."""
+        return self.place(spec)
+
+    def pin(self, function: Callable) -> Callable:
+        """The function, whose results lie where they are to lie."""
+        return function
 
     def split(self, tree: Any, like: Any = None) -> list[Any]:
         """One tree for each block, leaves [size, ...] on the devices, in memory of their own; tree: leaves [R, ...].
@@ -51,7 +69,7 @@ class Blocks:
         like = tree if like is None else like
         arrays = jax.tree.map(lambda x: np.asarray(numbers_of(x)), tree)
         starts = range(0, len(self) * self.size, self.size)
-        return [jax.tree.map(partial(self._placed, start), arrays, like) for start in starts]
+        return [tree_map_with_path(partial(self._placed, start), arrays, like) for start in starts]
 
     def join(self, blocks: Sequence[Any], axis: int = 0) -> Any:
         """The tree of all lanes as numpy arrays of their own, without the filling; typed keys become their key data.
@@ -66,28 +84,74 @@ class Blocks:
 
     def shapes(self, tree: Any, spec: PartitionSpec = EACH) -> Any:
         """Shapes with the places of the arrays; tree: arrays of one block, or their shapes."""
-        place = self.place(spec)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+        def shape(path: Path, x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.place_of(path, x, spec))
+
+        return tree_map_with_path(shape, tree)
 
     def resized(self, tree: Any, num_lanes: int | None = None) -> Any:
         """Shapes with another number of lanes, None: that of a block; tree: shapes [..., ...]."""
         number = self.size if num_lanes is None else num_lanes
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((number, *x.shape[1:]), x.dtype), tree)
 
-    def _placed(self, start: int, array: np.ndarray, like: Any) -> jax.Array:
+    def _placed(self, start: int, path: Path, array: np.ndarray, like: Any) -> jax.Array:
         """The lanes of one block from `start` on, in memory that the program may reuse."""
         lanes = np.minimum(np.arange(start, start + self.size), self.num_lanes - 1)
-        placed = jax.device_put(array[lanes], self.place(), may_alias=False)
+        placed = jax.device_put(array[lanes], self.place_of(path, array), may_alias=False)
         return jax.random.wrap_key_data(placed, impl=key_impl(like)) if is_key(like) else placed
+
+
+@dataclass(frozen=True)
+class EnvBlocks(Blocks):
+    """Blocks whose lanes are on every device, which has a part of the environments of each lane.
+
+    The compiler divides acting and learning by environments and adds up gradients.
+    """
+
+    num_envs: int
+
+    @property
+    def shares(self) -> int:
+        return 1
+
+    def place(self, spec: PartitionSpec = EACH) -> Sharding:
+        return NamedSharding(self.mesh, SAME)
+
+    def place_of(self, path: Path, array: Any, spec: PartitionSpec = EACH) -> Sharding:
+        of_actor = bool(path) and path[0] == GetAttrKey("actor")
+        divided = of_actor and array.ndim > 1 and array.shape[1] == self.num_envs
+        return NamedSharding(self.mesh, PartitionSpec(None, ENVS) if divided else SAME)
+
+    def pin(self, function: Callable) -> Callable:
+        def pinned(*arguments: Any) -> Any:
+            results = function(*arguments)
+            if isinstance(results, TrainState):
+                return self._pinned(results)
+            return tuple(map(self._pinned, results)) if isinstance(results, tuple) else results
+
+        return pinned
+
+    def _pinned(self, tree: Any) -> Any:
+        return tree_map_with_path(lambda path, x: lax.with_sharding_constraint(x, self.place_of(path, x)), tree)
 
 
 def blocks_of(experiment: Experiment, width: int | None = None) -> Blocks:
     """How the lanes of an experiment are divided.
 
     width: lanes per device that the training began with, which it keeps: a program of another width rounds differently.
-    None: lanes_per_block of the configuration, or else chosen by bytes.
+    None: lanes_per_block of the configuration, or else chosen by bytes. Raises ConfigError if the environments cannot
+    be divided between the devices.
     """
     num_lanes, num_devices = len(experiment.lanes), jax.local_device_count()
+    if experiment.settings.devices == "envs":
+        num_envs = experiment.settings.num_envs
+        if num_envs % num_devices:
+            raise ConfigError(
+                f"num_envs must be a multiple of the {num_devices} devices with devices=envs, got {num_envs}; change "
+                "it, or set devices=runs"
+            )
+        return EnvBlocks(num_lanes, width or width_of(experiment, 1), mesh_of(num_devices, ENVS), num_envs)
     width = width or width_of(experiment, num_devices)
     return Blocks(num_lanes, width, mesh_of(min(num_devices, -(-num_lanes // width))))
 

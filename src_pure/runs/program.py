@@ -132,7 +132,7 @@ def compile_program(experiment: Experiment, warm_start: str | None = None, width
     state = blocks.shapes(traced_init.out_info)
     traced_segment = segment.trace(state, numbers, blocks.shapes(jax.ShapeDtypeStruct((), jnp.int32), SAME))
     check_metric(settings.checkpoint.metric, traced_segment.out_info[1])
-    of_block = bytes_of(jax.tree.map(numbers_of, traced_segment.out_info)) // blocks.mesh.size
+    of_block = bytes_of(jax.tree.map(numbers_of, traced_segment.out_info)) // blocks.shares
     check_fits(of_block * len(blocks), num_lanes, "the state of a training with its table of metrics")
     params = read_warm_start(Path(warm_start), state.learner.params) if warm_start else None
     lowered = (traced_init.lower(), traced_segment.lower(), evaluate.lower(keys, state.learner.params, numbers.task))
@@ -182,8 +182,8 @@ def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple
         return lax.map(of_lane, (keys, params, task), batch_size=None if at_once == 1 else at_once)
 
     return (
-        (on_each_device(init_lanes, blocks.mesh, (EACH, EACH), EACH), None),
-        (on_each_device(segment, blocks.mesh, (EACH, EACH, SAME), (EACH, ROWS)), 0),
+        (blocks.pin(on_each_device(init_lanes, blocks.mesh, (EACH, EACH), EACH)), None),
+        (blocks.pin(on_each_device(segment, blocks.mesh, (EACH, EACH, SAME), (EACH, ROWS))), 0),
         (on_each_device(evaluate_lanes, blocks.mesh, (EACH, EACH, EACH), EACH), None),
     )
 

@@ -116,9 +116,10 @@ class SharedPrograms(Programs):
         """The program of an experiment, as Programs gives it; raises ConfigError also for unlike processes."""
         self.devices = self.devices or self._alike()
         num_lanes = len(experiment.lanes)
-        width = width or width_of(experiment, sum(self.devices))
-        found = shares(num_lanes, width, self.devices)
-        lanes = [filled(x, num_lanes, width * n) for x, n in zip(found, self.devices, strict=True)]
+        devices = self.devices if experiment.settings.devices == "runs" else [1] * len(self.devices)
+        width = width or width_of(experiment, sum(devices))
+        found = shares(num_lanes, width, devices)
+        lanes = [filled(x, num_lanes, width * n) for x, n in zip(found, devices, strict=True)]
         values = {"do": "compile", "config": experiment.config_yaml, "warm_start": warm_start, "width": width}
         commands = [(values | {"lanes": each}, ()) for each in lanes[1:]]
         own, answers = self.group.call(lambda: self._own(part(experiment, lanes[0]), warm_start, width), commands)
