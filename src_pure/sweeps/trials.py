@@ -70,7 +70,10 @@ class Trials:
 
     def begin(self) -> None:
         """Makes the journal; nobody else may know the folder yet."""
-        self._open()
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(storage=self._storage(), study_name=STUDY, direction="maximize")
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -147,15 +150,16 @@ class Trials:
 
     def _open(self) -> None:
         import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with self._naming():
+            self.study = optuna.load_study(storage=self._storage(), study_name=STUDY)
+
+    def _storage(self) -> Any:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        backend = JournalFileBackend(str(self.path), lock_obj=_Held())  # ty: ignore[invalid-argument-type]
-        with self._naming():
-            self.study = optuna.create_study(
-                storage=JournalStorage(backend), study_name=STUDY, direction="maximize", load_if_exists=True
-            )
+        return JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Held()))  # ty: ignore[invalid-argument-type]
 
     @contextmanager
     def _naming(self) -> Generator[None]:

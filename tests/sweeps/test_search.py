@@ -298,7 +298,7 @@ def test_a_search_of_which_everything_fails_says_so(tmp_path, capsys):
     options = [x for x in SEARCH if x not in AXES]
     assert trainer_pure.main([*options, "sweep.algo.learning_rate=[1e38,1e37]", f"run_dir={folder}"]) == 3
     assert "all 8 trials" in capsys.readouterr().err
-    metrics = tables(folder)["metrics.parquet"]
+    metrics = pd.read_parquet(folder / "batches" / "000" / "metrics.parquet")
     assert metrics["update"].tolist() == sorted(metrics["update"]) and set(metrics["run"]) == set(range(16))
 
 
@@ -309,8 +309,8 @@ WRONG = [
     (["sweep.eta=1"], "sweep.eta must be greater than or equal to 2, got 1"),
     (["sweep.model.size=[4,8]"], "sweep.model.size: a search trains all trials in one program"),
     (["sweep.num_envs=[4,8]"], "run one search for each value of num_envs"),
-    (["sweep.metric=sucess_rate"], "sweep.metric must be one of episode_return, "),
-    (["sweep.algo.gamma=uniform(0.9,1.1)"], "algo.gamma=1.1: algo.gamma must be less than or equal to 1"),
+    (["sweep.metric=sucess_rate"], "sweep.metric must be one of episode_length, episode_return, success_rate, got"),
+    (["sweep.algo.gamma=uniform(0.9,1.1)"], "algo.gamma=1.1, task.corridor_len=3: algo.gamma must be less than or equal to 1"),
     (["sweep.task.corridor_len=[2,300]"], "corridor_len must be at most 256"),
     (["sweep.file=points.csv"], "set axes instead of sweep.file"),
     (["sweep.sampler=grid"], "sweep.sampler must be 'tpe' or 'random'"),
