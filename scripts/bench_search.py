@@ -1,8 +1,9 @@
 """Successive halving against the grid that it covers: python scripts/bench_search.py [--repeats 10] [--out FOLDER]
 
-Every repeat is another seed. The grid trains every point to its end; the search draws from the same points, with as
-many trials as the grid has. Printed for each repeat: how far the point that the search found lies below the best of the
-grid, both by the grid's scores, and which part of the grid's environment steps the search took; then the medians.
+The grid trains every point to its end; the search tries the same points. In each repeat both see the same few seeds and
+choose a point by them. What a choice is worth is its mean score in the grid over all other seeds: results of few seeds
+are partly luck, and the best of many points is the luckiest. Printed for each repeat: the worth of both choices, and
+which part of the grid's environment steps the search took; then the medians.
 """
 
 if __name__ == "__main__":
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,11 @@ from src_pure import read_run
 from src_pure.errors import Parser, between, guarded
 from src_pure.sweeps.folder import read_runs
 
-TASK = ["model=gru", "model.size=32", "task.corridor_len=10", "num_envs=8", "num_steps=32", "algo.num_minibatches=2",
-        "evaluation.num_episodes=128", "total_steps=20736", "log_seconds=30"]  # fmt: skip
+TASK = ["model=gru", "model.size=32", "task.corridor_len=4", "num_envs=8", "num_steps=32", "algo.num_minibatches=2",
+        "evaluation.num_episodes=128", "total_steps=31104", "log_seconds=30"]  # fmt: skip
 AXES = {
     "algo.learning_rate": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
-    "algo.ent_coef": [0.0, 0.01, 0.1],
+    "algo.ent_coef": [0.01, 0.1],
     "algo.gamma": [0.9, 0.99],
 }
 POINTS = int(np.prod([len(values) for values in AXES.values()]))
@@ -48,36 +50,50 @@ def scores_of_grid(folder: Path) -> pd.DataFrame:
     return rows.pivot_table(index=list(AXES), columns="seed", values=METRIC, dropna=False).fillna(0.0)
 
 
-def compare(grid: pd.DataFrame, folder: Path, seed: int) -> tuple[float, float]:
-    """(how far the search's best point lies below the best of the grid, its steps as a part of the grid's)."""
+class Compared(NamedTuple):
+    by_grid: float  # worth of the point that the grid chooses
+    by_search: float
+    part: float  # of the grid's environment steps that the search took
+
+    def __str__(self) -> str:
+        return (
+            f"the grid's choice {self.by_grid:.3f}, the search's {self.by_search:.3f} with {self.part:.2f} of its steps"
+        )
+
+
+def compare(grid: pd.DataFrame, folder: Path, seeds: Sequence[int]) -> Compared:
+    """What the choices by these seeds are worth; folder: of the search that saw them."""
     runs = read_runs(folder)
     finished = runs[runs["state"] == "finished"]
     best = finished.loc[finished["value"].idxmax()]
-    found = grid.loc[tuple(best[key] for key in AXES), seed]
-    longest = runs["updates"].max()
-    return float(grid[seed].max() - found), float(runs["updates"].sum() / (len(grid) * longest))
+    worth = grid.drop(columns=list(seeds)).mean(axis=1)
+    steps = runs["updates"].sum() / (len(grid) * len(seeds) * runs["updates"].max())
+    chosen = grid[list(seeds)].mean(axis=1).idxmax()
+    return Compared(float(worth.loc[chosen]), float(worth.loc[tuple(best[key] for key in AXES)]), float(steps))
 
 
 @guarded
 def main(command_line: Sequence[str] | None = None) -> int:
     """The exit code, after everything is trained and printed."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=between(int, 1, 1000), default=10)
-    parser.add_argument("--lanes", type=between(int, 1, POINTS), default=10)
+    parser.add_argument("--repeats", type=between(int, 3, 1000), default=10)
+    parser.add_argument("--seeds", type=between(int, 1, 100), default=3, help="that a choice is based on")
+    parser.add_argument("--lanes", type=between(int, 1, POINTS), default=8)
     parser.add_argument("--out", type=Path, help="keeps all trainings there, to be continued")
     options = parser.parse_args(command_line)
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
-        grid = scores_of_grid(train([f"num_seeds={options.repeats}"], out / "grid"))
-        print(f"best of the grid: {grid.mean(axis=1).idxmax()}, {METRIC} {grid.mean(axis=1).max():.3f}")
-        found = []
+        grid = scores_of_grid(train([f"num_seeds={options.repeats + options.seeds - 1}"], out / "grid"))
+        print(f"best of the grid: {METRIC} {grid.mean(axis=1).max():.3f} over {grid.shape[1]} seeds", flush=True)
         search = ["sweep.mode=search", f"sweep.trials={len(grid)}", f"sweep.lanes={options.lanes}"]
+        found = []
         for seed in range(options.repeats):
-            folder = train([*search, f"seed={seed}", f"sweep.random_seed={seed}"], out / f"search{seed}")
-            found.append(compare(grid, folder, seed))
-            print(f"seed {seed}: {found[-1][0]:.3f} below the grid's best, {found[-1][1]:.2f} of its steps", flush=True)
-    below, part = np.median(found, axis=0)
-    print(f"medians of {options.repeats}: {below:.3f} below the grid's best with {part:.2f} of its steps")
+            own = [f"seed={seed}", f"num_seeds={options.seeds}", f"sweep.random_seed={seed}"]
+            folder = train([*search, *own], out / f"search{seed}")
+            found.append(compare(grid, folder, range(seed, seed + options.seeds)))
+            print(f"repeat {seed}: {found[-1]}", flush=True)
+    medians = Compared(*np.median(found, axis=0))
+    print(f"medians of {options.repeats}: {medians}; search - grid {np.median([x[1] - x[0] for x in found]):+.3f}")
     return 0
 
 

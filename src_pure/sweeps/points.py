@@ -37,6 +37,14 @@ class Range(NamedTuple):
         """A drawn value as it is used: with few digits."""
         return drawn if self.kind == "choice" or self.integer else rounded(drawn)
 
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """All values; None if there are too many to list."""
+        if self.kind == "choice":
+            return tuple(dict.fromkeys(self.arguments))
+        low, high = self.arguments
+        return tuple(range(low, high + 1)) if self.integer and high - low < MOST_POINTS else None
+
     def draw(self, random: np.random.Generator) -> Any:
         if self.kind == "choice":
             return self.arguments[random.integers(len(self.arguments))]
@@ -47,6 +55,13 @@ class Range(NamedTuple):
             return rounded(math.exp(random.uniform(math.log(low), math.log(high))))
         # each whole number has the share of the logarithmic scale that rounds to it
         return round(math.exp(random.uniform(math.log(low - 0.5), math.log(high + 0.5))))
+
+
+def values_of_all(ranges: Mapping[str, Range]) -> list[tuple[Any, ...]] | None:
+    """All values of each range; None if their combinations are too many to list."""
+    values = [found for each in ranges.values() if (found := each.values) is not None]
+    countable = len(values) == len(ranges) and math.prod(map(len, values)) <= MOST_POINTS
+    return values if countable else None
 
 
 def points(config: dict[str, Any], trust: Sequence[str] = ()) -> list[Values]:

@@ -1,5 +1,6 @@
 """What a search tries: its space, its rungs and the one program that trains every trial; checked before it begins."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from src_pure.runs.columns import column, main_metric, over_episodes
 from src_pure.runs.policies import params_of
 from src_pure.sweeps.halving import rungs_of
 from src_pure.sweeps.plan import counted, described
-from src_pure.sweeps.points import Range, Values, is_integer_key, parse_range
+from src_pure.sweeps.points import Range, Values, is_integer_key, parse_range, values_of_all
 from src_pure.sweeps.trials import Trial
 
 
@@ -103,13 +104,15 @@ def make_search(config: dict[str, Any], trust: Sequence[str] = ()) -> Search:
         )
     rungs = rungs_of(num_updates, settings.eta, settings.rungs)
     base |= {"total_steps": rungs[-1] * experiment.settings.steps_per_update}
+    ranges = {key: parse_range(key, text, is_integer_key(config, key, trust)) for key, text in axes.items()}
+    _refuse_too_few(settings, ranges)
     lanes = settings.lanes or min(max(1, most_lanes(experiment) // experiment.settings.num_seeds), settings.trials or 1)
     search = Search(
         settings=settings,
         config=config,
         base=base,
         trust=trust,
-        ranges={key: parse_range(key, text, is_integer_key(config, key, trust)) for key, text in axes.items()},
+        ranges=ranges,
         experiment=build(base, trust),
         rungs=rungs,
         metric=_metric(settings.metric, experiment),
@@ -134,6 +137,13 @@ def _check_settings(settings: Sweep, axes: Mapping[str, Any], base: dict[str, An
         raise ConfigError("sweep.mode=search needs the number of trials: set sweep.trials=100")
     if settings.lanes is not None and settings.lanes > settings.trials:
         raise ConfigError(f"sweep.lanes must be at most sweep.trials={settings.trials:,}, got {settings.lanes:,}")
+
+
+def _refuse_too_few(settings: Sweep, ranges: Mapping[str, Range]) -> None:
+    """Raises ConfigError if there are more trials than different points."""
+    values = values_of_all(ranges)
+    if values and (most := math.prod(map(len, values))) < (settings.trials or 0):
+        raise ConfigError(f"sweep.trials={settings.trials:,}, but these axes have only {most:,} different points")
 
 
 def _refuse_structure(axes: Mapping[str, Any], experiment: Experiment) -> None:

@@ -5,9 +5,10 @@ line, so a process that dies between two lines leaves nothing half done. A train
 checkpoint finds here which trial began where and which passed a rung, and repeats exactly what happened before.
 """
 
+import itertools
 import math
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +20,11 @@ from src_pure.errors import DamagedError, one_line
 from src_pure.runs.folder import is_there
 from src_pure.sweeps.folder import holding
 from src_pure.sweeps.halving import WORST
-from src_pure.sweeps.points import Range, Values
+from src_pure.sweeps.points import Range, Values, values_of_all
 
 JOURNAL, STUDY = "optuna.journal", "search"
 PLACE, PASSED, FAILED, REASON = "place", "passed", "failed", "reason"  # attributes of a trial
+ATTEMPTS = 20  # to draw something new
 PATIENCE = 600.0  # seconds to wait for other processes, which may ask for many trials
 
 
@@ -70,7 +72,10 @@ class Trials:
 
     def begin(self) -> None:
         """Makes the journal; nobody else may know the folder yet."""
-        self._open()
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(storage=self._storage(), study_name=STUDY, direction="maximize")
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -103,13 +108,33 @@ class Trials:
         known = self._frozen()
         copy = create_study(direction="maximize")
         copy.add_trials(known)
+        tried = {self._key(trial.params) for trial in known}
         for number, place in enumerate(places, len(known)):
-            copy.sampler = self._sampler(number)
-            params = copy.ask(self.distributions).params
+            params = self._another(copy, number, tried)
+            tried.add(self._key(params))
             new = create_trial(state=TrialState.RUNNING, params=params, distributions=self.distributions)
             new.set_user_attr(PLACE, place)
             self.study.add_trial(new)
+            copy.add_trial(new)
         return self.all()[len(known) :]
+
+    def _another(self, study: Any, number: int, tried: Set[tuple[Any, ...]]) -> dict[str, Any]:
+        """What the sampler suggests for the trial of this number; never what was tried: it would only be repeated."""
+        from optuna.trial import TrialState
+
+        for attempt in range(ATTEMPTS):
+            study.sampler = self._sampler(number, attempt)
+            asked = study.ask(self.distributions)
+            study.tell(asked, state=TrialState.FAIL)  # which samplers ignore
+            if self._key(asked.params) not in tried:
+                return asked.params
+        values = values_of_all(self.ranges)  # few are left, or the sampler is sure of what was tried
+        left = [point for point in itertools.product(*values) if point not in tried] if values else []
+        return dict(zip(self.ranges, left[number % len(left)], strict=True)) if left else asked.params
+
+    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values of a trial, to compare with those of others."""
+        return tuple(each.value(params[key]) for key, each in self.ranges.items())
 
     def report(self, trial: Trial, updates: int, value: float) -> None:
         """Records the value of a running trial at a rung, if it is not recorded yet."""
@@ -147,15 +172,16 @@ class Trials:
 
     def _open(self) -> None:
         import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with self._naming():
+            self.study = optuna.load_study(storage=self._storage(), study_name=STUDY)
+
+    def _storage(self) -> Any:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        backend = JournalFileBackend(str(self.path), lock_obj=_Held())  # ty: ignore[invalid-argument-type]
-        with self._naming():
-            self.study = optuna.create_study(
-                storage=JournalStorage(backend), study_name=STUDY, direction="maximize", load_if_exists=True
-            )
+        return JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Held()))  # ty: ignore[invalid-argument-type]
 
     @contextmanager
     def _naming(self) -> Generator[None]:
@@ -189,11 +215,11 @@ class Trials:
 
         return OptunaTrial(self.study, self._frozen()[trial.number]._trial_id)
 
-    def _sampler(self, number: int) -> Any:
+    def _sampler(self, number: int, attempt: int) -> Any:
         """The sampler of one trial: what it draws depends on the trials so far, not on when a process was started."""
         from optuna.samplers import RandomSampler, TPESampler
 
-        seed = int(np.random.SeedSequence([self.settings.random_seed, number]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.settings.random_seed, number, attempt]).generate_state(1)[0])
         return RandomSampler(seed) if self.settings.sampler == "random" else TPESampler(seed=seed)
 
 

@@ -192,10 +192,12 @@ QUICK = ("ask", "is_pruned", "_write")
 
 
 def steps():
+    found = []
     for owner, name in STEPS:
         for moment in ("before", "after"):
             marks = () if name in QUICK and moment == "after" else pytest.mark.slow
-            yield pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}", marks=marks)
+            found.append(pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}", marks=marks))
+    return found
 
 
 @pytest.mark.parametrize(("owner", "name", "moment"), steps())
@@ -282,10 +284,13 @@ def test_processes_share_a_search(tmp_path, monkeypatch, capsys):
 
 
 def test_a_trial_with_a_run_that_fails_is_the_worst(tmp_path, capsys):
-    folder, axes = tmp_path / "search", ["sweep.algo.learning_rate=[1e-3,1e38]"]
+    folder = tmp_path / "search"
+    axes = ["sweep.algo.learning_rate=[1e-3,1e38]", "sweep.task.corridor_len=uniform(2,5)"]
     options = [x for x in SEARCH if x not in AXES]
     assert trainer_pure.main([*options, *axes, "sweep.sampler=random", f"run_dir={folder}"]) == 0
     trials = trials_of(folder)
+    values = [tuple(trial.values.values()) for trial in trials]
+    assert len(set(values)) == 8  # all that there are, although the sampler is random
     for trial in trials:
         assert (trial.state == "failed") == (trial.values["algo.learning_rate"] == 1e38)
         assert (trial.value == WORST) == (trial.state == "failed")
@@ -296,9 +301,9 @@ def test_a_trial_with_a_run_that_fails_is_the_worst(tmp_path, capsys):
 def test_a_search_of_which_everything_fails_says_so(tmp_path, capsys):
     folder = tmp_path / "search"
     options = [x for x in SEARCH if x not in AXES]
-    assert trainer_pure.main([*options, "sweep.algo.learning_rate=[1e38,1e37]", f"run_dir={folder}"]) == 3
+    assert trainer_pure.main([*options, "sweep.algo.learning_rate=loguniform(1e37,1e38)", f"run_dir={folder}"]) == 3
     assert "all 8 trials" in capsys.readouterr().err
-    metrics = tables(folder)["metrics.parquet"]
+    metrics = pd.read_parquet(folder / "batches" / "000" / "metrics.parquet")
     assert metrics["update"].tolist() == sorted(metrics["update"]) and set(metrics["run"]) == set(range(16))
 
 
@@ -309,8 +314,9 @@ WRONG = [
     (["sweep.eta=1"], "sweep.eta must be greater than or equal to 2, got 1"),
     (["sweep.model.size=[4,8]"], "sweep.model.size: a search trains all trials in one program"),
     (["sweep.num_envs=[4,8]"], "run one search for each value of num_envs"),
-    (["sweep.metric=sucess_rate"], "sweep.metric must be one of episode_return, "),
-    (["sweep.algo.gamma=uniform(0.9,1.1)"], "algo.gamma=1.1: algo.gamma must be less than or equal to 1"),
+    (["sweep.metric=sucess_rate"], "sweep.metric must be one of episode_length, episode_return, success_rate, got"),
+    (["sweep.algo.gamma=uniform(0.9,1.1)"], "algo.gamma=1.1, task.corridor_len=3: algo.gamma must be less than or"),
+    (["sweep.algo.learning_rate=[1e-3,1e-2,1e-1]"], "sweep.trials=8, but these axes have only 6 different points"),
     (["sweep.task.corridor_len=[2,300]"], "corridor_len must be at most 256"),
     (["sweep.file=points.csv"], "set axes instead of sweep.file"),
     (["sweep.sampler=grid"], "sweep.sampler must be 'tpe' or 'random'"),
