@@ -160,7 +160,7 @@ def on_hosts(arguments: Sequence[str] | None = None) -> int:
     arguments = arguments or []
     place = place_of(os.environ)
     if place is None:
-        return main(arguments)
+        return train(parsed(arguments), Programs())
     with together(place) as channels:
         if place.process > 0:
             return follow(channels[0], Follower(arguments, lambda: parsed(arguments).trust))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -238,11 +239,11 @@ def test_every_readme_command_exists():
     lines = [
         line.split("#")[0].strip()
         for block in re.findall(r"```bash\n(.*?)```", readme, re.S)
-        for line in block.splitlines()
+        for line in block.replace("\\\n", " ").splitlines()
     ]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
     trainings = 0
-    for words in (line.split() for line in lines if line):
+    for words in (shlex.split(line) for line in lines if line):
         assert words[0] in ("make", "python", "pytest", "python3", "source", ".venv/bin/python", ".venv/bin/uv")
         if words[0] == "make":
             assert words[1] in targets
