@@ -7,6 +7,7 @@ process uses it, 6 the device failed, 75 stopped by a signal, 130 stopped by Ctr
 if __name__ == "__main__":
     from src_pure.interrupt import imported  # first: from here on Ctrl-C prints one line instead of a traceback
 
+import argparse
 import logging
 import os
 import sys
@@ -26,7 +27,10 @@ from src_pure.config.sweep import is_search, is_sweep
 from src_pure.config.usage import usage
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, guarded
+from src_pure.runs.hosts import Group, place_of, together
 from src_pure.runs.preemption import stop_on_signals
+from src_pure.runs.programs import Programs
+from src_pure.runs.shared import Follower, SharedPrograms, follow, lead
 from src_pure.runs.training import train_in_folder
 from src_pure.sweeps.estimate import describe
 from src_pure.sweeps.plan import make_plan
@@ -38,13 +42,22 @@ from src_pure.sweeps.sweep import open_sweep, run_sweep
 @guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code, after the training that the command-line arguments describe."""
+    return train(parsed(arguments), Programs())
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; raises ConfigError for a wrong one."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
     parser.add_argument("--trust", action="append", default=[])
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("overrides", nargs="*")
-    options = parser.parse_intermixed_args(arguments)
+    return parser.parse_intermixed_args(arguments)
+
+
+def train(options: argparse.Namespace, programs: Programs) -> int:
+    """The exit code, after what the command line asks for."""
     if options.multirun:
         raise ConfigError(
             "leave out --multirun; sweep.KEY=[A,B] is several settings; for several seeds write num_seeds=3"
@@ -53,16 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if config["plan"] is not None:
         return plan(config, options.trust)
     if is_search(config):
+        refuse_group(programs)
         return search(config, options.trust, options.help)
     if is_sweep(config):
-        return sweep(config, options.trust, options.help)
+        return sweep(config, options.trust, options.help, programs)
     experiment = build(config, options.trust)
     if options.help:
         print(usage(config))
         return 0
     path = Path(experiment.settings.run_dir) if experiment.settings.run_dir else None
     with stop_on_signals(experiment.settings.grace_seconds) as stop:
-        train_in_folder(experiment, config, path, stop)
+        train_in_folder(experiment, config, path, stop, programs=programs)
     return 0
 
 
@@ -79,7 +93,7 @@ def plan(config: dict[str, Any], trust: Sequence[str]) -> int:
     return 0
 
 
-def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
+def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool, programs: Programs) -> int:
     """The exit code, after all trainings of a sweep."""
     if only_help:
         make_plan(config, trust)
@@ -87,7 +101,7 @@ def sweep(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int:
         return 0
     path = open_sweep(config, trust)
     with stop_on_signals(config["grace_seconds"]) as stop:
-        run_sweep(path, config, stop, trust)
+        run_sweep(path, config, stop, trust, programs)
     return 0
 
 
@@ -101,6 +115,15 @@ def search(config: dict[str, Any], trust: Sequence[str], only_help: bool) -> int
     with stop_on_signals(config["grace_seconds"]) as stop:
         run_search(path, wanted, stop)
     return 0
+
+
+def refuse_group(programs: Programs) -> None:
+    """Raises ConfigError if this process leads others: the lanes of a search change while it trains."""
+    if isinstance(programs, SharedPrograms):
+        raise ConfigError(
+            "a search trains in processes of their own, which may share one run_dir; start them without "
+            "JAX_NUM_PROCESSES, and one for each job of Slurm"
+        )
 
 
 def keep_compiled_programs() -> None:
@@ -128,7 +151,27 @@ def program() -> int:
     """The exit code of the process."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # the errors that orbax raises contain what it logs
     keep_compiled_programs()
-    return main(sys.argv[1:])
+    return on_hosts(sys.argv[1:])
+
+
+@guarded
+def on_hosts(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of this process, which may be one of several that train together."""
+    arguments = arguments or []
+    place = place_of(os.environ)
+    if place is None:
+        return main(arguments)
+    with together(place) as channels:
+        if place.process > 0:
+            return follow(channels[0], Follower(arguments, lambda: parsed(arguments).trust))
+        group = Group(place, channels)
+        return lead(group, guarded(lambda _: leading(group, arguments)))
+
+
+def leading(group: Group, arguments: Sequence[str]) -> int:
+    """The exit code of process 0."""
+    group.refuse_other_commands(arguments)
+    return train(parsed(arguments), SharedPrograms(group))
 
 
 if __name__ == "__main__":

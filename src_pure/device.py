@@ -31,7 +31,7 @@ def check_device() -> None:
         if value not in allowed:
             raise ConfigError(f"{name.upper()}={value} does not work with a training, which is one program; unset it")
     try:
-        jax.devices()
+        jax.local_devices()
     except (RuntimeError, ValueError) as error:
         platforms = jax.config.jax_platforms
         wanted = f"JAX_PLATFORMS={platforms}" if platforms else "jax"
@@ -55,7 +55,7 @@ def device_memory() -> int:
     """Bytes that arrays may take on the device: the limit of its allocator, or else the memory of the machine."""
     import jax  # as above
 
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", host_memory())
 
 

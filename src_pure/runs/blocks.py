@@ -88,13 +88,13 @@ def blocks_of(experiment: Experiment, width: int | None = None) -> Blocks:
     None: lanes_per_block of the configuration, or else chosen by bytes.
     """
     num_lanes, num_devices = len(experiment.lanes), jax.local_device_count()
-    if width is None:
-        width = lanes_per_device(experiment, -(-num_lanes // num_devices))
+    width = width or width_of(experiment, num_devices)
     return Blocks(num_lanes, width, mesh_of(min(num_devices, -(-num_lanes // width))))
 
 
-def lanes_per_device(experiment: Experiment, even: int) -> int:
-    """The width of a new training's blocks; even: lanes per device if there were a single block."""
+def width_of(experiment: Experiment, num_devices: int) -> int:
+    """Lanes per device of a new training's blocks."""
+    even = -(-len(experiment.lanes) // num_devices)  # if there were a single block
     if wanted := experiment.settings.lanes_per_block:
         return min(even, wanted)
     return even if even == 1 else fitting(even, most_lanes(experiment))

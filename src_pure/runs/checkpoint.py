@@ -77,7 +77,7 @@ class Checkpoint(NamedTuple):
     def described(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The declared shape and dtype of every array by name."""
         try:
-            metadata = _orbax().metadata(self.path.absolute() / STATE).item_metadata
+            metadata = _orbax(ocp.StandardCheckpointHandler).metadata(self.path.absolute() / STATE).item_metadata
             if metadata is None:
                 raise OSError("orbax cannot read the description of its arrays")
             found = metadata.tree
@@ -86,7 +86,7 @@ class Checkpoint(NamedTuple):
             raise CheckpointError(f"{self.path} cannot be read: {one_line(error)}") from error
 
     def _restore(self, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-        handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        handler = _orbax(ocp.PyTreeCheckpointHandler)
         args = ocp.args.PyTreeRestore(item=dict.fromkeys(wanted, 0), partial_restore=True)
         try:
             return handler.restore(self.path.absolute() / STATE, args=args)
@@ -185,7 +185,9 @@ class Checkpoints:
             with write_whole(path, KIND, description) as folder:
                 self._check()
                 _check_space(folder, sum(x.nbytes for x in arrays.values()) + len(rows))
-                _orbax().save(folder.absolute() / STATE, args=ocp.args.StandardSave(arrays))
+                _orbax(ocp.StandardCheckpointHandler).save(
+                    folder.absolute() / STATE, args=ocp.args.StandardSave(arrays)
+                )
                 if rows:
                     (folder / pending.PENDING).write_bytes(rows)
                 self._check()
@@ -257,8 +259,12 @@ def _own(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else np.array(array)  # training reuses its buffers
 
 
-def _orbax() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+def _orbax(handler: Callable[..., ocp.CheckpointHandler]) -> ocp.Checkpointer:
+    """A checkpointer of this process alone: by default orbax would wait for the others of a training."""
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(process, {process}, f"process{process}")
+    options = alone if jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+    return ocp.Checkpointer(handler(multiprocessing_options=options), multiprocessing_options=options)
 
 
 def _complete(folder: Path) -> list[Path]:

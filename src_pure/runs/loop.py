@@ -124,7 +124,8 @@ class Training:
             self.save(state)
 
     def stop_if_asked(self, stop: StopRequest, state: State) -> None:
-        """Saves everything and raises Preempted if a signal has arrived."""
+        """Saves everything and raises Preempted if a signal has arrived, here or at another process of the training."""
+        stop.signal = stop.signal or self.program.signal
         if stop.signal is None:
             return
         if self.progress.unsaved:

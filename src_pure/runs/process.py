@@ -33,7 +33,7 @@ HARMLESS_XLA_FLAGS = ("--xla_dump", "--xla_hlo_profile", "--xla_force_host_platf
 
 def numeric_settings() -> dict[str, Any]:
     """Every setting of this process that may affect the numbers of a training, by name; values fit into JSON."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     values = jax.config.values  # process-wide; attributes also reflect contexts, but some flags have none
     flags = {name: _plain(getattr(jax.config, name, values.get(name))) for name in FLAGS}
     variables = {name: os.environ.get(name) for name in VARIABLES}

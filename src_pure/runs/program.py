@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from signal import Signals
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,11 @@ class Program:
     compiled_init: jax.stages.Compiled
     compiled_segment: jax.stages.Compiled
     compiled_evaluate: jax.stages.Compiled
+
+    @property
+    def signal(self) -> Signals | None:
+        """A signal that asked another process of this training to stop."""
+        return None
 
     def init(self) -> State:
         """The state before the first update."""

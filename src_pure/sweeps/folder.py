@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,9 +23,8 @@ import pandas as pd
 from src_pure.config.files import parse_yaml, read_config_file, to_yaml
 from src_pure.config.names import PLAN, dotted, harmless
 from src_pure.config.sweep import is_search
-from src_pure.errors import ConfigError, LockedError
+from src_pure.errors import CheckpointError, ConfigError, LockedError, explain
 from src_pure.experiment import lanes_of
-from src_pure.lanes import Lane
 from src_pure.runs.atomic import flush, partial_path, read_json, replacing, validated
 from src_pure.runs.folder import Folder, append_line, is_there, read_file
 from src_pure.runs.identity import new_identity, write_identity
@@ -112,7 +111,14 @@ def batch_config(batch: Path, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def status_of(batch: Path) -> Status:
-    """What a batch has done, read from its own files."""
+    """What a batch has done, read from its own files; failed, with the reason, if these are damaged or unreadable."""
+    try:
+        return _status_of(batch)
+    except (CheckpointError, ConfigError, OSError) as error:
+        return Status("failed", explain(error), {})
+
+
+def _status_of(batch: Path) -> Status:
     if is_locked(batch):
         return Status("running", "", {})
     file = batch / SUMMARY
@@ -169,8 +175,10 @@ def read_runs(path: Path) -> pd.DataFrame:
     if is_search(read_sweep(path)):  # the search itself writes them; its processes may have died
         idle = [batch.name for batch in batch_folders(path) if not is_locked(batch)]
         return runs.assign(state=runs["state"].mask(runs["state"].eq("running") & runs["batch"].isin(idle), "stopped"))
-    states = [_states(batch) for batch in batch_folders(path)]
-    return runs.assign(state=runs["run"].map({run: state for batch in states for run, state in batch.items()}))
+    found = {batch.name: status_of(batch) for batch in batch_folders(path)}
+    failed = {run for name, status in found.items() if status.failed for run in _failed(path / BATCHES / name, status)}
+    states = runs["batch"].map({name: status.state for name, status in found.items()})
+    return runs.assign(state=states.mask(runs["run"].isin(failed), "failed"))
 
 
 def refresh_runs(path: Path) -> None:
@@ -194,11 +202,9 @@ def holding(path: Path, seconds: float = PATIENCE) -> Generator[None]:
         yield
 
 
-def _states(batch: Path) -> dict[int, str]:
-    """The state of each run of a batch, by its number."""
-    status = status_of(batch)
-    lanes: Sequence[Lane] = lanes_of(read_config_file(batch / CONFIG))
-    return {lane.run: "failed" if lane.label in status.failed else status.state for lane in lanes}
+def _failed(batch: Path, status: Status) -> list[int]:
+    """The numbers of the runs of a batch that failed."""
+    return [lane.run for lane in lanes_of(read_config_file(batch / CONFIG)) if lane.label in status.failed]
 
 
 def _runs(plan: Plan, digits: int) -> pd.DataFrame:

@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 from src_pure.errors import CannotWriteError, ConfigError, Preempted, one_line
 from src_pure.runs.atomic import Description, read_json, replacing, validated
 from src_pure.runs.rundir import CHECKPOINTS
-from src_pure.sweeps.tasks import exit_code_of, note, state_of, stopping, train_batches
+from src_pure.sweeps.folder import status_of
+from src_pure.sweeps.tasks import exit_code_of, note, stopping, train_batches
 
 JOBS, TASKS = "jobs", "tasks.json"
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
@@ -209,7 +210,7 @@ def ask(*command: str) -> str:
 
 def run_task(names: Sequence[str], options: Sequence[str]) -> None:
     """Trains the batches of one task on its node, one after another; ends the process with a code other than 0."""
-    batches = [batch for batch in map(Path, names) if state_of(batch) != "finished"]
+    batches = [batch for batch in map(Path, names) if status_of(batch).state != "finished"]
     before = progress_of(batches)
     print(f"job {job_here()} on {socket.gethostname()}: {len(batches)} of {len(names)} batches are left", flush=True)
     with stopping(pass_on=False) as stop:  # Slurm signals every process of a job, the trainer too

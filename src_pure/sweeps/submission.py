@@ -11,10 +11,9 @@ from src_pure.config.sweep import is_sweep
 from src_pure.errors import ConfigError, shown
 from src_pure.runs.resume import open_run, refuse_differences
 from src_pure.runs.rundir import RunDir
-from src_pure.sweeps.folder import BATCHES, batch_folders, is_sweep_folder, refuse_other_sweep
+from src_pure.sweeps.folder import BATCHES, batch_folders, is_sweep_folder, refuse_other_sweep, status_of
 from src_pure.sweeps.plan import make_plan
 from src_pure.sweeps.sweep import open_sweep
-from src_pure.sweeps.tasks import state_of
 
 OF_A_COMMAND = ("run_dir", "resume")  # every task has its own
 
@@ -86,7 +85,7 @@ def sorted_out(batches: Sequence[Path], waiting: Container[Path]) -> Batches:
     """The batches by what is to be done; waiting: those whose job waits or runs."""
     found = Batches([], [], [])
     for batch in batches:
-        state = state_of(batch) if batch.exists() else "waiting"
+        state = status_of(batch).state if batch.exists() else "waiting"
         if state == "finished":
             found.finished.append(batch)
         elif state == "running" or batch in waiting:

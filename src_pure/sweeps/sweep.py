@@ -58,13 +58,15 @@ def open_sweep(config: dict[str, Any], trust: Sequence[str] = ()) -> Path:
     return path
 
 
-def run_sweep(path: Path, config: dict[str, Any], stop: StopRequest, trust: Sequence[str] = ()) -> None:
+def run_sweep(
+    path: Path, config: dict[str, Any], stop: StopRequest, trust: Sequence[str] = (), programs: Programs | None = None
+) -> None:
     """Trains every batch of a sweep folder that is left and that no other process trains.
 
     config: of the command. An error of one batch is written into its log, and the others go on; once all have ended,
     the first such error is raised, or NumericalError if runs failed. Raises Preempted once `stop` is set.
     """
-    batches, programs = batch_folders(path), Programs()
+    batches, programs = batch_folders(path), programs or Programs()
     errors: dict[str, Exception] = {}
     for number, batch in enumerate(batches):
         stop.raise_if_set(f"before batch {batch.name}; the same command with run_dir={path} continues")

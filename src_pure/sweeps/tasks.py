@@ -18,7 +18,7 @@ from src_pure.errors import INTERRUPTED, CheckpointError, ConfigError, LockedErr
 from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import SIGNALS
 from src_pure.runs.rundir import CONFIG, LOG
-from src_pure.sweeps.folder import ERROR, State, is_sweep_folder, refresh_runs, status_of
+from src_pure.sweeps.folder import ERROR, is_sweep_folder, refresh_runs
 
 TRAINER = Path(__file__).parents[2] / "trainer_pure.py"  # next to the package in a checkout and where it is installed
 CGROUP = Path("/sys/fs/cgroup")
@@ -120,14 +120,6 @@ def train_batch(batch: Path, options: Sequence[str], stop: Stop) -> Outcome:
     if code not in (0, *STOPPED, IN_USE, NumericalError.exit_code):
         note_failure(outcome, out_of_memory_kills() > killed)
     return outcome
-
-
-def state_of(batch: Path) -> State:
-    """The state of a batch; "failed" if its files are damaged or cannot be read, which its trainer will name."""
-    try:
-        return status_of(batch).state
-    except (CheckpointError, ConfigError, OSError):
-        return "failed"
 
 
 def note_failure(outcome: Outcome, out_of_memory: bool) -> None:

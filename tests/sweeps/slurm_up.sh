@@ -5,11 +5,12 @@
 set -euo pipefail
 D=$1
 if [ "$2" = down ]; then
-    for name in slurmctld slurmd munged; do
+    for name in slurmd slurmctld munged; do
         [ -f "$D/$name.pid" ] || continue
         pid=$(cat "$D/$name.pid")
         kill "$pid" 2>/dev/null || true
         for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+        kill -KILL "$pid" 2>/dev/null || true  # slurmd would wait for jobs that nobody ends any more
     done
     exit 0
 fi

@@ -77,7 +77,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture
 def run(cluster, tmp_path):
-    """The folder of a sweep; its jobs are cancelled at the end."""
+    """A folder to train in; its jobs are cancelled at the end."""
     folder = tmp_path / "run"
     yield folder
     if folder.exists():
@@ -228,12 +228,10 @@ def test_a_cancelled_job_saves_and_stays_cancelled(run, unbroken, capsys):
     assert_exact(run, unbroken)
 
 
-def test_a_job_out_of_time_queues_again(cluster, tmp_path):
+def test_a_job_out_of_time_queues_again(run):
     """Two minutes for a training that takes longer; the signal comes up to half a minute before it must."""
-    run = tmp_path / "run"
     command = [*SMALL, "total_steps=1e9", f"run_dir={run}", "--time", "2", "--partition", "low"]
     assert submit.main(command) == 0
     wait(lambda: (run / "log.txt").exists() and "stopped by SIGUSR2" in (run / "log.txt").read_text(), 180)
     wait(lambda: "continues after update" in (run / "log.txt").read_text(), 120)
-    assert submit.main(["cancel", str(run)]) == 0
     assert "no checkpoint" not in (run / "log.txt").read_text()
