@@ -86,7 +86,8 @@ def is_sweep(config: dict[str, Any]) -> bool:
     """Whether a configuration describes many points; raises ConfigError if its section is not one."""
     if not isinstance(section := config.get(SWEEP) or {}, dict):
         raise ConfigError(f"sweep is a section: set its values as sweep.NAME=VALUE, got {shown(section)}")
-    return bool(axes_of(config) or section.get("file") or section.get("points") or section.get("mode") == "search")
+    listed = any(section.get(name) is not None for name in ("file", "points"))
+    return listed or section.get("mode") == "search" or bool(axes_of(config))
 
 
 def is_search(config: dict[str, Any]) -> bool:

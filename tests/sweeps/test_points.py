@@ -136,7 +136,7 @@ def test_a_sweep_reads_the_same_from_its_file():
 
 WRONG = [
     (["sweep.algo.gama=[0.9]"], "unknown key sweep.algo.gama; did you mean sweep.algo.gamma?"),
-    (["sweep.mode=grid2", "sweep.algo.gamma=[0.9]"], "sweep.mode must be 'grid' or 'random', got 'grid2'"),
+    (["sweep.mode=grid2", "sweep.algo.gamma=[0.9]"], "sweep.mode must be 'grid', 'random' or 'search', got 'grid2'"),
     (["sweep.modes=grid"], "unknown key sweep.modes; did you mean sweep.mode?"),
     (["sweep.algo.gamma=[]"], "sweep.algo.gamma must have at least one value"),
     (["sweep.algo.gamma=0.9"], "sweep.algo.gamma must be a list of values, such as [0.9], got 0.9"),
