@@ -23,6 +23,8 @@ from src_pure.lanes import Numbers, SeedLanes, repeat, training_keys
 from src_pure.models.encoders import Flatten
 from src_pure.models.q_network import QNetwork
 from src_pure.models.rnn import GRU
+from src_pure.runs.blocks import Blocks
+from src_pure.runs.mesh import mesh_of
 from src_pure.runs.program import learners_from
 from src_pure.train import init_runs, make_train, run_updates
 from src_pure.types import Learner
@@ -129,7 +131,7 @@ def test_a_warm_start_has_the_extra_state_too():
         jnp.ones((1, 1), bool),
     )  # fmt: skip
     experiment = replace(experiment, algo=Replay())
-    learner = learners_from(experiment, params, repeat(Numbers(Replay(), None), 3).algo)
+    learner = learners_from(experiment, Blocks(3, 3, mesh_of(1)), params, repeat(Numbers(Replay(), None), 3).algo)
     assert jax.tree.leaves(learner.extra["stored"])[0].shape[:2] == (3, CAPACITY)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2], y), learner.extra["target"], params)
 

@@ -23,7 +23,7 @@ TEXTS = [
 
 def test_text_is_what_the_settings_declare():
     assert {key for key in keys_of(Settings) if is_text(key)} == {
-        *("run_dir", "warm_start", "resume", "checkpoint.metric", "vector.truncation", "vector.resets"),
+        *("run_dir", "warm_start", "resume", "checkpoint.metric", "vector.truncation", "vector.resets", "devices"),
         *("wandb.mode", "wandb.project", "wandb.group", "wandb.name"),
     }
     assert is_text("task.name") and is_text("model._target_") and not is_text("task.env_name")
