@@ -47,7 +47,12 @@ def compile_fitting(
     others: bytes that are on the device besides what the program takes and gives.
     """
     compiled = program.compile()
+    check_fits(bytes_needed(compiled) + others, num_runs, what, sizes)
+    return compiled
+
+
+def bytes_needed(compiled: jax.stages.Compiled) -> int:
+    """Bytes of the arguments, results and temporaries of a call; what results take over from arguments counts once."""
     needed: Any = compiled.memory_analysis()  # jax types it loosely
     total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-    check_fits(total - needed.alias_size_in_bytes + others, num_runs, what, sizes)
-    return compiled
+    return total - needed.alias_size_in_bytes

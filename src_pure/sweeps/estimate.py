@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from src_pure.lanes import GENERATOR, SeedLanes
 from src_pure.runs.arrays import numbers_of
 from src_pure.runs.blocks import Blocks
 from src_pure.runs.columns import to_arrow
+from src_pure.runs.compilation import bytes_needed
 from src_pure.runs.loggers import clock
 from src_pure.runs.mesh import mesh_of
 from src_pure.runs.parquet import encode
@@ -118,6 +119,4 @@ def _needed(experiment: Experiment) -> tuple[int, int]:
     state = jax.eval_shape(init, keys, numbers)
     count = jax.ShapeDtypeStruct((), jnp.int32)
     compiled = jax.jit(segment, donate_argnums=donated).lower(state, numbers, count).compile()
-    needed: Any = compiled.memory_analysis()  # jax types it loosely
-    total = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
-    return total - needed.alias_size_in_bytes, bytes_of(jax.tree.map(numbers_of, state)) // num_lanes
+    return bytes_needed(compiled), bytes_of(jax.tree.map(numbers_of, state)) // num_lanes
