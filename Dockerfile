@@ -1,7 +1,7 @@
 # The project with the locked versions. EXTRA adds the packages of an accelerator: cuda12, cuda13 or tpu.
 #   docker build --tag src-pure .
 #   docker build --tag src-pure:cuda12 --build-arg EXTRA=cuda12 .
-#   docker run --rm --gpus all --volume "$PWD/runs:/work/runs" src-pure:cuda12 src-pure-train +tmaze=quickstart
+#   docker run --rm --gpus all --volume "$PWD/runs:/training/runs" src-pure:cuda12 src-pure-train +tmaze=quickstart
 ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
@@ -27,7 +27,7 @@ RUN /opt/src-pure/bin/uv pip install --quiet --compile-bytecode --python /opt/sr
 FROM ${BASE}
 COPY --from=build /opt/src-pure /opt/src-pure
 ENV PATH=/opt/src-pure/bin:$PATH PYTHONUNBUFFERED=1
-RUN useradd --create-home --uid 1000 trainer && mkdir -p /work/runs && chown -R trainer /work
+RUN useradd --create-home --uid 1000 trainer && mkdir -p /training/runs && chown -R trainer /training
 USER trainer
-WORKDIR /work
+WORKDIR /training
 CMD ["src-pure-train", "--help"]
