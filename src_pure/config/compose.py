@@ -44,7 +44,8 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
 
 def with_command(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the settings of a command at their defaults where it does not have them."""
-    defaults = {name: chosen([])[name] for name in (SWEEP, PLAN)}
+    own = chosen([])
+    defaults = {name: own[name] for name in (SWEEP, PLAN)}
     if isinstance(config.get(SWEEP), dict):
         config = config | {SWEEP: defaults[SWEEP] | config[SWEEP]}
     return config | {name: value for name, value in defaults.items() if name not in config}

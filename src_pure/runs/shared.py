@@ -211,7 +211,7 @@ def answer_to(follower: Follower, do: str, values: dict[str, Any], arrays: list[
     try:
         with computing():
             return follower.do(do, values, arrays)
-    except Exception as error:
+    except Exception as error:  # process 0 waits for an answer whatever goes wrong, and raises it
         code = exit_code(error)
         if code is None:
             traceback.print_exc(file=sys.stderr)
