@@ -13,8 +13,9 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +30,7 @@ from src_pure.runs.atomic import flush, partial_path, read_json, replacing, vali
 from src_pure.runs.folder import Folder, append_line, is_there, read_file
 from src_pure.runs.identity import new_identity, write_identity
 from src_pure.runs.lock import LOCK, locked
-from src_pure.runs.rundir import CHECKPOINTS, CONFIG, LOG, SUMMARY, RunDir, SummaryFile
+from src_pure.runs.rundir import CHECKPOINTS, CONFIG, LOG, SUMMARY, RunDir, SummaryFile, make_free, make_fresh
 from src_pure.runs.tables import METRICS
 from src_pure.sweeps.plan import Plan, shown_value
 
@@ -51,27 +52,69 @@ def is_sweep_folder(path: Path) -> bool:
     return (path / SWEEP_FILE).is_file()
 
 
-def begin_sweep(path: Path, plan: Plan, config: dict[str, Any]) -> None:
-    """Makes the folder of a sweep with all of its batches. `path` must be a new, empty folder."""
+def folder_to_continue(config: dict[str, Any]) -> Path | None:
+    """run_dir of a command if it holds the sweep or search that the command describes; None: it is to be made.
+
+    Raises ConfigError for the folder of another one, and if `resume` does not allow what it would take.
+    """
+    resume, what = config["resume"], "search" if is_search(config) else "sweep"
+    path = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
+    if path is not None and is_sweep_folder(path):
+        if resume == "never":
+            raise ConfigError(f"resume=never, but run_dir={path} holds a sweep; choose another run_dir")
+        refuse_other_sweep(path, config)
+        return path
+    if resume == "must":
+        raise ConfigError(f"resume=must, but there is no {what} to continue in run_dir={path}")
+    return None
+
+
+def new_folder(config: dict[str, Any], name: str) -> Path:
+    """The new, empty folder of a command: its run_dir, or one in runs/<name> that is named after the time.
+
+    Raises FileExistsError for a folder that is not empty.
+    """
+    if not config["run_dir"]:
+        return make_fresh(Path("runs") / name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    path = Path(config["run_dir"]).expanduser()
+    make_free(path)
+    return path
+
+
+@contextmanager
+def filling(path: Path, config: dict[str, Any]) -> Generator[Path]:
+    """A folder to fill, with room for batches. After the block it becomes `path`, with its identity and sweep.yaml."""
     partial = partial_path(path)
     try:
         (partial / BATCHES).mkdir(parents=True)
-        digits = max(3, len(str(len(plan.batches) - 1)))
-        for number, batch in enumerate(plan.batches):
-            _begin_batch(partial / BATCHES / f"{number:0{digits}}", batch.experiment().config)
-        write_runs(partial, _runs(plan, digits))
+        yield partial
         content = as_stored(config)
         write_identity(partial, new_identity(content))
         with replacing(partial / SWEEP_FILE) as file:
             file.write(to_yaml(content).encode())
         partial.rename(path)
         flush(path.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # it has another name by now unless something failed
 
 
-def _begin_batch(path: Path, config: dict[str, Any]) -> None:
+def begin_sweep(path: Path, plan: Plan, config: dict[str, Any]) -> None:
+    """Makes the folder of a sweep with all of its batches. `path` must be a new, empty folder."""
+    names = batch_names(len(plan.batches))
+    with filling(path, config) as partial:
+        for name, batch in zip(names, plan.batches, strict=True):
+            begin_batch(partial / BATCHES / name, batch.experiment().config)
+        write_runs(partial, _runs(plan, names))
+
+
+def batch_names(number: int) -> list[str]:
+    """The names of a sweep's batches: 000, 001, ..."""
+    digits = max(3, len(str(number - 1)))
+    return [f"{index:0{digits}}" for index in range(number)]
+
+
+def begin_batch(path: Path, config: dict[str, Any]) -> None:
+    """Makes the run folder of a batch."""
     path.mkdir()
     content = to_yaml(config)
     with Folder(path) as folder:
@@ -165,26 +208,29 @@ def is_locked(path: Path) -> bool:
 
 
 def log_line(path: Path, line: str) -> None:
-    """Appends a line with the current time to the sweep's log.txt."""
-    append_line(path / LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
+    """Appends a line with the current time to log.txt of a sweep or of one of its batches."""
+    append_line(path / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
 
 
-def read_runs(path: Path) -> pd.DataFrame:
-    """runs.parquet with the present states."""
+def read_runs(path: Path, batches: Sequence[Path] | None = None) -> pd.DataFrame:
+    """runs.parquet with the present states of the runs in these batches, by default all."""
     runs = pd.read_parquet(path / RUNS)
     if is_search(read_sweep(path)):  # the search itself writes them; its processes may have died
         idle = [batch.name for batch in batch_folders(path) if not is_locked(batch)]
         return runs.assign(state=runs["state"].mask(runs["state"].eq("running") & runs["batch"].isin(idle), "stopped"))
-    found = {batch.name: status_of(batch) for batch in batch_folders(path)}
+    found = {batch.name: status_of(batch) for batch in (batch_folders(path) if batches is None else batches)}
     failed = {run for name, status in found.items() if status.failed for run in _failed(path / BATCHES / name, status)}
-    states = runs["batch"].map({name: status.state for name, status in found.items()})
+    states = runs["batch"].map({name: status.state for name, status in found.items()}).fillna(runs["state"])
     return runs.assign(state=states.mask(runs["run"].isin(failed), "failed"))
 
 
-def refresh_runs(path: Path) -> None:
-    """Writes runs.parquet with the present states; waits for other processes that do the same."""
+def refresh_runs(path: Path, batches: Sequence[Path] | None = None) -> None:
+    """Writes runs.parquet with the states that `read_runs` gives; waits for other processes that do the same.
+
+    A process that has trained a batch gives that batch alone: reading all of them each time would be quadratic.
+    """
     with holding(path):
-        write_runs(path, read_runs(path))
+        write_runs(path, read_runs(path, batches))
 
 
 @contextmanager
@@ -207,14 +253,14 @@ def _failed(batch: Path, status: Status) -> list[int]:
     return [lane.run for lane in lanes_of(read_config_file(batch / CONFIG)) if lane.label in status.failed]
 
 
-def _runs(plan: Plan, digits: int) -> pd.DataFrame:
-    """One row per run, in order of their numbers."""
+def _runs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
+    """One row per run, in order of their numbers; names: of the batches."""
     rows = []
-    for number, batch in enumerate(plan.batches):
+    for name, batch in zip(names, plan.batches, strict=True):
         for lane, point in zip(batch.lanes, batch.points, strict=True):
             values = {key: shown_value(key, value) for key, value in point.values.items()}
             row = {"run": lane.run, "seed": lane.seed, "point": point.number, "program": batch.program}
-            rows.append(row | {"batch": f"{number:0{digits}}", "state": "waiting"} | values)
+            rows.append(row | {"batch": name, "state": "waiting"} | values)
     return pd.DataFrame(rows).sort_values("run", ignore_index=True)
 
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from src_pure.device import computing
-from src_pure.errors import ConfigError, LockedError, NumericalError
+from src_pure.errors import LockedError, NumericalError
 from src_pure.runs.preemption import StopRequest
 from src_pure.runs.programs import Programs
-from src_pure.runs.rundir import make_free, make_fresh
 from src_pure.runs.training import stopped_in
-from src_pure.sweeps.folder import BATCHES, is_sweep_folder, log_line, refuse_other_sweep, write_runs
+from src_pure.sweeps.folder import BATCHES, folder_to_continue, log_line, new_folder, write_runs
 from src_pure.sweeps.plan import described
 from src_pure.sweeps.search_batch import SearchBatch, open_batch
 from src_pure.sweeps.search_folder import BEST, begin_search, best_trial, counts_of, next_batch, runs_of, write_best
@@ -25,19 +23,10 @@ def open_search(config: dict[str, Any], trust: Sequence[str] = ()) -> tuple[Path
 
     Raises ConfigError for wrong settings and a folder of another sweep, FileExistsError for a folder that is not empty.
     """
-    search, resume = make_search(config, trust), config["resume"]
-    path = Path(config["run_dir"]).expanduser() if config["run_dir"] else None
-    if path is not None and is_sweep_folder(path):
-        if resume == "never":
-            raise ConfigError(f"resume=never, but run_dir={path} holds a sweep; choose another run_dir")
-        refuse_other_sweep(path, config)
+    search = make_search(config, trust)
+    if (path := folder_to_continue(config)) is not None:
         return path, search
-    if resume == "must":
-        raise ConfigError(f"resume=must, but there is no search to continue in run_dir={path}")
-    if path is None:
-        path = make_fresh(Path("runs") / f"{search.experiment.name}-search", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    else:
-        make_free(path)
+    path = new_folder(config, f"{search.experiment.name}-search")
     begin_search(path, search, config)
     print(search, flush=True)
     return path, search

@@ -14,20 +14,19 @@ from typing import Any
 
 import pandas as pd
 
-from src_pure.config.files import parse_yaml, to_yaml
+from src_pure.config.files import to_yaml
 from src_pure.errors import ConfigError
 from src_pure.runs.atomic import flush, partial_path, partials_of, replacing
-from src_pure.runs.folder import Folder, is_there
-from src_pure.runs.identity import new_identity, write_identity
+from src_pure.runs.folder import is_there
 from src_pure.runs.program import Program
 from src_pure.runs.rundir import SUMMARY, RunDir
 from src_pure.runs.schedule import Progress
 from src_pure.runs.summary import versions
 from src_pure.sweeps.folder import (
     BATCHES,
-    SWEEP_FILE,
-    as_stored,
     batch_folders,
+    begin_batch,
+    filling,
     is_locked,
     is_sweep_folder,
     log_line,
@@ -42,21 +41,12 @@ BEST = "best.yaml"
 
 def begin_search(path: Path, search: Search, config: dict[str, Any]) -> None:
     """Makes the folder of a search, unless another process of the same search has just made it."""
-    partial = partial_path(path)
     try:
-        (partial / BATCHES).mkdir(parents=True)
-        Trials(partial, search.ranges, search.settings).begin()
-        content = as_stored(config)
-        write_identity(partial, new_identity(content))
-        with replacing(partial / SWEEP_FILE) as file:
-            file.write(to_yaml(content).encode())
-        partial.rename(path)
-        flush(path.parent)
+        with filling(path, config) as partial:
+            Trials(partial, search.ranges, search.settings).begin()
     except OSError:
         if not is_sweep_folder(path):
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def next_batch(path: Path, search: Search, trials: Trials) -> str | None:
@@ -83,13 +73,11 @@ def _fill(path: Path, search: Search, trials: Trials, name: str) -> bool:
     placed = ask_until_valid(search, trials, [Place(name, 0, slot) for slot in range(search.slots)])
     if not placed:
         return False
-    content = to_yaml(config_of_batch(search, search.side_by_side(placed)))
+    config = config_of_batch(search, search.side_by_side(placed))
     for left in [*partials_of(batch), *([batch] if batch.is_dir() else [])]:  # by a process that died
         shutil.rmtree(left)
     partial = partial_path(batch)
-    partial.mkdir()
-    with Folder(partial) as folder:
-        RunDir.begin(folder, True, content, new_identity(parse_yaml(content)))
+    begin_batch(partial, config)
     partial.rename(batch)
     flush(batch.parent)
     write_runs(path, runs_of(search, trials.all()))

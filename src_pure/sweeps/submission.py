@@ -11,7 +11,7 @@ from src_pure.config.sweep import is_sweep
 from src_pure.errors import ConfigError, shown
 from src_pure.runs.resume import open_run, refuse_differences
 from src_pure.runs.rundir import RunDir
-from src_pure.sweeps.folder import BATCHES, batch_folders, is_sweep_folder, refuse_other_sweep, status_of
+from src_pure.sweeps.folder import BATCHES, batch_folders, batch_names, is_sweep_folder, refuse_other_sweep, status_of
 from src_pure.sweeps.plan import make_plan
 from src_pure.sweeps.sweep import open_sweep
 
@@ -53,8 +53,7 @@ def planned(config: dict[str, Any], trust: Sequence[str]) -> list[Path]:
         if is_sweep_folder(path):
             refuse_other_sweep(path, config)
             return batch_folders(path)
-        number = len(make_plan(config, trust).batches)
-        return [path / BATCHES / f"{index:0{max(3, len(str(number - 1)))}}" for index in range(number)]
+        return [path / BATCHES / name for name in batch_names(len(make_plan(config, trust).batches))]
     experiment = build(config, trust)
     if RunDir.continuable(path):
         refuse_differences(path, experiment)

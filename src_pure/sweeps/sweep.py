@@ -6,26 +6,23 @@ Several processes may work on one sweep: each takes the batches that no other pr
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from src_pure.build import build
 from src_pure.errors import CheckpointError, ConfigError, DeviceError, LockedError, NumericalError, one_line
-from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import StopRequest
 from src_pure.runs.programs import Programs
-from src_pure.runs.rundir import LOG, make_free, make_fresh
 from src_pure.runs.training import train_in_folder
 from src_pure.sweeps.folder import (
     ERROR,
     batch_config,
     batch_folders,
     begin_sweep,
-    is_sweep_folder,
+    folder_to_continue,
     log_line,
+    new_folder,
     refresh_runs,
-    refuse_other_sweep,
     status_of,
 )
 from src_pure.sweeps.plan import make_plan
@@ -39,20 +36,10 @@ def open_sweep(config: dict[str, Any], trust: Sequence[str] = ()) -> Path:
     Raises ConfigError for a folder of another sweep and for a wrong point, FileExistsError for a folder that is not
     empty.
     """
-    given, resume = config["run_dir"], config["resume"]
-    path = Path(given).expanduser() if given else None
-    if path is not None and is_sweep_folder(path):
-        if resume == "never":
-            raise ConfigError(f"resume=never, but run_dir={path} holds a sweep; choose another run_dir")
-        refuse_other_sweep(path, config)
+    if (path := folder_to_continue(config)) is not None:
         return path
-    if resume == "must":
-        raise ConfigError(f"resume=must, but there is no sweep to continue in run_dir={path}")
     plan = make_plan(config, trust)
-    if path is None:
-        path = make_fresh(Path("runs") / f"{plan.name}-sweep", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    else:
-        make_free(path)
+    path = new_folder(config, f"{plan.name}-sweep")
     begin_sweep(path, plan, config)
     print(plan, flush=True)
     return path
@@ -79,7 +66,7 @@ def run_sweep(
         except OF_ONE_BATCH as error:
             errors[batch.name] = error
             _note(path, batch, error)
-        refresh_runs(path)
+        refresh_runs(path, [batch])
     _finish(path, errors)
 
 
@@ -89,7 +76,7 @@ def _note(path: Path, batch: Path, error: Exception) -> None:
     print(f"batch {batch.name}: {line}", file=sys.stderr)
     log_line(path, f"batch {batch.name}: {line}")
     if not isinstance(error, LockedError | NumericalError):
-        append_line(batch / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}")
+        log_line(batch, line)
 
 
 def _finish(path: Path, errors: dict[str, Exception]) -> None:

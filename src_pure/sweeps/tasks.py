@@ -10,15 +10,13 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from src_pure.errors import INTERRUPTED, CheckpointError, ConfigError, LockedError, NumericalError, Preempted, one_line
-from src_pure.runs.folder import append_line
 from src_pure.runs.preemption import SIGNALS
-from src_pure.runs.rundir import CONFIG, LOG
-from src_pure.sweeps.folder import ERROR, is_sweep_folder, refresh_runs
+from src_pure.runs.rundir import CONFIG
+from src_pure.sweeps.folder import ERROR, is_sweep_folder, log_line, refresh_runs
 
 TRAINER = Path(__file__).parents[2] / "trainer_pure.py"  # next to the package in a checkout and where it is installed
 CGROUP = Path("/sys/fs/cgroup")
@@ -93,7 +91,7 @@ def train_batches(batches: Sequence[Path], options: Sequence[str], stop: Stop, w
             with suppress(
                 CheckpointError, ConfigError, LockedError, OSError
             ):  # a copy for readers; `collect` repeats it
-                refresh_runs(run)
+                refresh_runs(run, [batch])
         return outcome
 
     with ThreadPoolExecutor(workers) as pool:
@@ -136,7 +134,7 @@ def note_failure(outcome: Outcome, out_of_memory: bool) -> None:
 def note(batch: Path, reason: str) -> None:
     """Adds the reason of a failure, already printed, to the batch's log.txt if that can be written."""
     with suppress(OSError):
-        append_line(batch / LOG, f"{datetime.now():%Y-%m-%d %H:%M:%S}  {ERROR}{reason}")
+        log_line(batch, f"{ERROR}{reason}")
 
 
 def out_of_memory_kills() -> int:
