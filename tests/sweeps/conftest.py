@@ -6,7 +6,8 @@ import pytest
 
 import trainer_pure
 from scripts import submit
-from src_pure.sweeps import tasks
+from src_pure.sweeps import search, tasks
+from tests.sweeps.searches import PROGRAMS, SEARCH
 from tests.test_command_line import TINY
 
 AXES = ["sweep.algo.learning_rate=[1e-3,1e-2]", "sweep.task.corridor_len=[2,3]", "num_seeds=2"]
@@ -27,6 +28,22 @@ def swept(tmp_path_factory):
     """The folder of a finished sweep; not to be written into."""
     folder = tmp_path_factory.mktemp("sweeps") / "swept"
     assert trainer_pure.main([*SWEEP, f"run_dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def one_program(monkeypatch):
+    """All searches of this process train with the same compiled program."""
+    monkeypatch.setattr(search, "Programs", lambda: PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory):
+    """The folder of a search that nothing disturbed; not to be written into."""
+    folder = tmp_path_factory.mktemp("searches") / "searched"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "Programs", lambda: PROGRAMS)
+        assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
     return folder
 
 

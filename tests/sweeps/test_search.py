@@ -1,10 +1,6 @@
-"""A search: what it tries and drops, that a lane which is refilled is the run alone, and that nothing gets lost."""
+"""A search: what it tries and drops, and that a lane which is refilled is the run alone."""
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -14,66 +10,18 @@ import pytest
 import trainer_pure
 from src_pure.build import build
 from src_pure.config.compose import compose
-from src_pure.config.files import parse_yaml
 from src_pure.lanes import evaluation_keys
-from src_pure.runs.checkpoint import Checkpoints
 from src_pure.runs.program import Program, compile_program
-from src_pure.runs.programs import Programs
-from src_pure.runs.rundir import RunDir
-from src_pure.sweeps import search, search_batch, search_folder
+from src_pure.sweeps import search_folder
 from src_pure.sweeps.folder import read_runs
 from src_pure.sweeps.halving import WORST, goes_on, rungs_of
 from src_pure.sweeps.search_plan import make_search
 from src_pure.sweeps.trials import Place, Trials
-from tests.conftest import REPOSITORY
 from tests.runs.test_devices import with_devices
+from tests.sweeps.searches import AXES, SEARCH, assert_same_search, tables, trials_of
 from tests.test_command_line import TINY
 
-AXES = ["sweep.algo.learning_rate=loguniform(1e-4,1e-1)", "sweep.task.corridor_len=[2,3]"]
-# rungs at 1, 3 and 9 updates; two trials of two lanes at a time
-SEARCH = [*TINY, "total_steps=640", "num_seeds=2", "seed=5", "algo.anneal_lr=true", "checkpoint.updates=2",
-          "sweep.mode=search", "sweep.trials=8", "sweep.lanes=2", *AXES]  # fmt: skip
-PROGRAMS = Programs()  # shared by all tests, which train the same program
-
-
-@pytest.fixture(autouse=True)
-def one_program(monkeypatch):
-    monkeypatch.setattr(search, "Programs", lambda: PROGRAMS)
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """The folder of a search that nothing disturbed; not to be written into."""
-    folder = tmp_path_factory.mktemp("searches") / "searched"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "Programs", lambda: PROGRAMS)
-        assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
-    return folder
-
-
-def trials_of(folder):
-    found = make_search(parse_yaml((folder / "sweep.yaml").read_text()))
-    trials = Trials(folder, found.ranges, found.settings)
-    with trials.held():
-        return trials.all()
-
-
-def tables(folder):
-    return {
-        name: pd.concat(
-            [pd.read_parquet(batch / name) for batch in sorted(folder.glob("batches/*"))], ignore_index=True
-        )
-        for name in ("metrics.parquet", "evaluation.parquet")
-    }
-
-
-def assert_same_search(found, wanted):
-    """The same trials with the same values and decisions, and every row once, bit for bit."""
-    assert trials_of(found) == trials_of(wanted)
-    for name, table in tables(found).items():
-        pd.testing.assert_frame_equal(table, tables(wanted)[name], check_exact=True)
-    pd.testing.assert_frame_equal(pd.read_parquet(found / "runs.parquet"), pd.read_parquet(wanted / "runs.parquet"))
-    assert (found / "best.yaml").read_text() == (wanted / "best.yaml").read_text()
+pytestmark = pytest.mark.usefixtures("one_program")
 
 
 def test_rungs_are_whole_updates():
@@ -178,89 +126,6 @@ def test_the_same_command_again_changes_nothing(searched, capsys):
 def test_a_fixed_seed_repeats_the_search(searched, tmp_path):
     assert trainer_pure.main([*SEARCH, f"run_dir={tmp_path / 'again'}"]) == 0
     assert_same_search(tmp_path / "again", searched)
-
-
-# every step of a search that changes something outside this process
-STEPS = [
-    (Trials, "begin"), (search_folder, "write_identity"), (search, "begin_search"), (Trials, "ask"),
-    (RunDir, "begin"), (search_folder, "write_runs"), (RunDir, "append_metrics"), (RunDir, "append_evaluation"),
-    (Trials, "report"), (Trials, "goes_on"), (Trials, "is_pruned"), (Trials, "ends"), (search_batch, "write_runs"),
-    (Program, "refill"), (Program, "segment"), (Checkpoints, "_write"), (Checkpoints, "_prune"),
-    (RunDir, "write_summary"), (search, "write_best"), (search, "write_runs"),
-]  # fmt: skip
-QUICK = ("ask", "is_pruned", "_write")
-
-
-def steps():
-    found = []
-    for owner, name in STEPS:
-        for moment in ("before", "after"):
-            marks = () if name in QUICK and moment == "after" else pytest.mark.slow
-            found.append(pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}", marks=marks))
-    return found
-
-
-@pytest.mark.parametrize(("owner", "name", "moment"), steps())
-def test_a_search_that_dies_anywhere_continues_exactly(searched, tmp_path, monkeypatch, owner, name, moment):
-    """It dies again and again, each time at the next call of this step, until it comes through."""
-    folder, deaths = tmp_path / "search", 0
-    for number in (1, 2, 3, 5, 8, 13):
-        calls, original = 0, getattr(owner, name)
-
-        def dying(*arguments, original=original, number=number, **options):
-            nonlocal calls
-            calls += 1
-            if calls == number and moment == "before":
-                raise KeyboardInterrupt
-            result = original(*arguments, **options)
-            if calls == number:
-                raise KeyboardInterrupt
-            return result
-
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, staticmethod(dying) if name == "begin" and owner is RunDir else dying)
-            deaths += trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 130
-        if calls < number:
-            break
-    assert deaths
-    assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
-    assert_same_search(folder, searched)
-
-
-def test_a_torn_line_of_the_journal_is_dropped(searched, tmp_path):
-    folder = shutil.copytree(searched, tmp_path / "search")
-    with (folder / "optuna.journal").open("ab") as file:
-        file.write(b'{"op_code":4,"worker')
-    assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
-    assert (folder / "optuna.journal").read_bytes() == (searched / "optuna.journal").read_bytes()
-
-
-def test_without_a_checkpoint_a_batch_repeats_what_the_journal_says(searched, tmp_path):
-    folder = shutil.copytree(searched, tmp_path / "search")
-    batch = folder / "batches" / "000"
-    (batch / "summary.json").unlink()
-    for checkpoint in (batch / "checkpoints").iterdir():
-        shutil.rmtree(checkpoint)
-    assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
-    assert_same_search(folder, searched)
-
-
-def test_a_signal_saves_everything(searched, tmp_path, monkeypatch, capsys):
-    folder, segment, calls = tmp_path / "search", Program.segment, []
-
-    def signalled(self, state, number):
-        calls.append(number)
-        if len(calls) == 4:
-            signal.raise_signal(signal.SIGTERM)
-        return segment(self, state, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Program, "segment", signalled)
-        assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 75
-    assert f"the same command with run_dir={folder} continues" in capsys.readouterr().err
-    assert "stopped" in set(read_runs(folder)["state"])
-    assert trainer_pure.main([*SEARCH, f"run_dir={folder}"]) == 0
-    assert_same_search(folder, searched)
 
 
 def test_processes_share_a_search(tmp_path, monkeypatch, capsys):
@@ -370,24 +235,6 @@ def test_contradicting_values_are_recorded_and_replaced(tmp_path, monkeypatch):
         again = search_folder.ask_until_valid(plan, trials, [Place("000", 0, slot) for slot in range(3)])
     assert placed == again and len(placed) == 3 < len(known) <= 8
     assert {trial.state for trial in known} == {"running", "invalid"}
-
-
-@pytest.mark.slow
-def test_a_search_that_is_killed_again_and_again_continues_exactly(searched, tmp_path):
-    """kill -9, each time once it has come further than before, until it comes through."""
-    folder, codes, random = tmp_path / "search", [], np.random.default_rng(0)
-    while codes[-1:] != [0] and len(codes) < 30:
-        with subprocess.Popen(
-            [sys.executable, "-u", "trainer_pure.py", *SEARCH, f"run_dir={folder}"],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            for line in process.stdout:
-                if "of 8 trials: " in line and random.random() < 0.4:
-                    time.sleep(random.uniform(0, 0.3))
-                    process.kill()
-        codes.append(process.returncode)
-    assert len(codes) > 2 and codes[-1] == 0
-    assert_same_search(folder, searched)
 
 
 @pytest.mark.slow
