@@ -27,8 +27,8 @@ from src_pure.config.targets import TRUST_HELP
 from src_pure.errors import CannotWriteError, ConfigError, Parser, between, guarded, shown
 from src_pure.sweeps import slurm
 from src_pure.sweeps.folder import refresh_runs
-from src_pure.sweeps.plan import counted
-from src_pure.sweeps.progress import progress, summary_of, table
+from src_pure.sweeps.plan import counted, tally
+from src_pure.sweeps.progress import progress, table
 from src_pure.sweeps.submission import batches_in, begin, planned, run_dir_of, sorted_out, trainer_options
 from src_pure.sweeps.tasks import exit_code_of, in_packs, label_of, stopping, train_batches
 
@@ -149,7 +149,7 @@ def train_here(folders: Sequence[Path], missing: Sequence[Path], further: Sequen
     """The exit code, after the missing batches are trained on this machine."""
     with stopping(pass_on=True) as stop:
         outcomes = train_batches(missing, further, stop, workers)
-    print(summary_of([progress(batch) for batch in folders]))
+    print(tally(progress(batch).state for batch in folders))
     return exit_code_of(outcomes, stop)
 
 
@@ -165,7 +165,7 @@ def status(run: Path, collect: bool) -> int:
         jobs = {}
     rows = [progress(batch) for batch in batches]
     print(table(rows, {batch.name: job for batch, job in jobs.items()}))
-    print(summary_of(rows))
+    print(tally(row.state for row in rows))
     return 0
 
 

@@ -174,8 +174,10 @@ class Follower:
             return {}, jax.tree.leaves(metrics)
         if do == "evaluate":
             return {}, jax.tree.leaves(self.program.evaluate(self.state, arrays[0]))
-        if do in ("completed", "gather"):
-            return {}, jax.tree.leaves(getattr(self.program, do)(self.state))
+        if do == "completed":
+            return {}, [self.program.completed(self.state)]
+        if do == "gather":
+            return {}, jax.tree.leaves(self.program.gather(self.state))
         return {}, ()
 
     def _compile(self, config: str, lanes: list[int], warm_start: str | None, width: int) -> dict[str, Any]:

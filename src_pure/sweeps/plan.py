@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -104,6 +105,11 @@ class Plan:
 def counted(number: int, one: str, many: str = "") -> str:
     """The number with its noun."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def tally(states: Iterable[str]) -> str:
+    """How many there are of each state, in order of appearance: 3 finished, 1 failed."""
+    return ", ".join(f"{number:,} {state}" for state, number in Counter(states).items())
 
 
 def make_plan(config: dict[str, Any], trust: Sequence[str] = ()) -> Plan:

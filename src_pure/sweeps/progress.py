@@ -102,9 +102,3 @@ def aligned(frame: pd.DataFrame) -> str:
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def summary_of(rows: Sequence[Progress]) -> str:
-    """One line: how many batches are in each state."""
-    states = [row.state for row in rows]
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

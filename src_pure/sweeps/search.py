@@ -11,9 +11,9 @@ from src_pure.runs.preemption import StopRequest
 from src_pure.runs.programs import Programs
 from src_pure.runs.training import stopped_in
 from src_pure.sweeps.folder import BATCHES, folder_to_continue, log_line, new_folder, write_runs
-from src_pure.sweeps.plan import described
+from src_pure.sweeps.plan import described, tally
 from src_pure.sweeps.search_batch import SearchBatch, open_batch
-from src_pure.sweeps.search_folder import BEST, begin_search, best_trial, counts_of, next_batch, runs_of, write_best
+from src_pure.sweeps.search_folder import BEST, begin_search, best_trial, next_batch, runs_of, write_best
 from src_pure.sweeps.search_plan import Search, make_search
 from src_pure.sweeps.trials import Trials
 
@@ -69,7 +69,8 @@ def _finish(path: Path, search: Search, trials: Trials) -> None:
         if best is None:
             raise NumericalError(f"all {len(known)} trials of {path} failed: try other axes")
         write_best(path, search, best)
-    line = f"best of {len(known)} trials ({counts_of(known)}): trial {best.number}, {search.metric} {best.value:.3f}"
+    states = tally(trial.state for trial in known)
+    line = f"best of {len(known)} trials ({states}): trial {best.number}, {search.metric} {best.value:.3f}"
     line += f", {described(best.values)}"
     print(f"{line}; {path / BEST} trains it again")
     log_line(path, line)

@@ -32,7 +32,7 @@ from src_pure.sweeps.folder import (
     log_line,
     write_runs,
 )
-from src_pure.sweeps.plan import shown_value
+from src_pure.sweeps.plan import shown_value, tally
 from src_pure.sweeps.search_plan import Search, config_of_batch
 from src_pure.sweeps.trials import Place, Trial, Trials
 
@@ -143,17 +143,11 @@ def write_best(path: Path, search: Search, trial: Trial) -> None:
         file.write(to_yaml(search.point(trial.values).config).encode())
 
 
-def counts_of(trials: Sequence[Trial]) -> str:
-    """How many trials are in which state."""
-    states = [trial.state for trial in trials]
-    return ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
-
-
 def progress_line(search: Search, trials: Sequence[Trial]) -> str:
     """One line about how far a search has come."""
     best = best_trial(trials)
     score = f"; best {search.metric} {best.value:.3f}, trial {best.number}" if best else ""
-    return f"{len(trials):,} of {search.num_trials:,} trials: {counts_of(trials)}{score}"
+    return f"{len(trials):,} of {search.num_trials:,} trials: {tally(trial.state for trial in trials)}{score}"
 
 
 def summary_of(search: Search, own: Sequence[Trial], program: Program, progress: Progress) -> dict[str, Any]:

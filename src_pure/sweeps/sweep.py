@@ -4,7 +4,6 @@ Several processes may work on one sweep: each takes the batches that no other pr
 """
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from src_pure.sweeps.folder import (
     refresh_runs,
     status_of,
 )
-from src_pure.sweeps.plan import make_plan
+from src_pure.sweeps.plan import make_plan, tally
 
 OF_ONE_BATCH = (ConfigError, CheckpointError, DeviceError, NumericalError, LockedError)  # the other batches go on
 
@@ -82,13 +81,13 @@ def _note(path: Path, batch: Path, error: Exception) -> None:
 def _finish(path: Path, errors: dict[str, Exception]) -> None:
     """Prints how many batches ended how; raises the error that decides the exit code."""
     found = {batch.name: status_of(batch) for batch in batch_folders(path)}
-    counts = Counter(status.state for status in found.values())
-    print(f"{', '.join(f'{number} {state}' for state, number in counts.items())} of {len(found)} batches in {path}")
+    states = [status.state for status in found.values()]
+    print(f"{tally(states)} of {len(found)} batches in {path}")
     wrong = {name: error for name, error in errors.items() if not isinstance(error, NumericalError | LockedError)}
     for name, error in wrong.items():
         others = f"; so did {len(wrong) - 1} more batches" if len(wrong) > 1 else ""
         raise type(error)(f"batch {name} of {path} failed: {error}{others}")
-    if counts["finished"] < len(found) and any(isinstance(error, LockedError) for error in errors.values()):
+    if set(states) != {"finished"} and any(isinstance(error, LockedError) for error in errors.values()):
         raise LockedError(f"other processes are training batches of {path}; the same command continues what they leave")
     failed = [f"seed {label} at update {n}" for status in found.values() for label, n in status.failed.items()]
     if failed:

@@ -88,9 +88,8 @@ def train_batches(batches: Sequence[Path], options: Sequence[str], stop: Stop, w
             return None
         outcome = train_batch(batch, options, stop)
         if is_sweep_folder(run := batch.parents[1]):
-            with suppress(
-                CheckpointError, ConfigError, LockedError, OSError
-            ):  # a copy for readers; `collect` repeats it
+            # a copy for readers, which `collect` writes again
+            with suppress(CheckpointError, ConfigError, LockedError, OSError):
                 refresh_runs(run, [batch])
         return outcome
 
