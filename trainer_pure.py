@@ -25,8 +25,9 @@ from src_pure.config.compose import compose
 from src_pure.config.names import CONFIG_FILE
 from src_pure.config.sweep import is_search, is_sweep
 from src_pure.config.usage import usage
-from src_pure.device import computing
+from src_pure.device import computing, spread_over_cores
 from src_pure.errors import ConfigError, Parser, guarded
+from src_pure.experiment import LANES
 from src_pure.runs.hosts import Group, place_of, together
 from src_pure.runs.preemption import stop_on_signals
 from src_pure.runs.programs import Programs
@@ -37,6 +38,8 @@ from src_pure.sweeps.plan import make_plan
 from src_pure.sweeps.search import open_search, run_search
 from src_pure.sweeps.search_plan import make_search
 from src_pure.sweeps.sweep import open_sweep, run_sweep
+
+MANY_SEEDS = 16  # fewer train as before on one device, which divides large products between cores
 
 
 @guarded
@@ -63,6 +66,8 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
             "leave out --multirun; sweep.KEY=[A,B] is several settings; for several seeds write num_seeds=3"
         )
     config = compose(options.overrides, options.config)
+    if has_many_runs(config) and not isinstance(programs, SharedPrograms):
+        spread_over_cores()
     if config["plan"] is not None:
         return plan(config, options.trust)
     if is_search(config):
@@ -78,6 +83,13 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
     with stop_on_signals(experiment.settings.grace_seconds) as stop:
         train_in_folder(experiment, config, path, stop, programs=programs)
     return 0
+
+
+def has_many_runs(config: dict[str, Any]) -> bool:
+    """Whether a configuration, which nobody has checked yet, has so many runs that each core can train its own."""
+    seeds = config["num_seeds"]
+    many = isinstance(seeds, int | float) and seeds >= MANY_SEEDS
+    return config["devices"] == "runs" and (many or is_sweep(config) or LANES in config)
 
 
 def plan(config: dict[str, Any], trust: Sequence[str]) -> int:

@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _vmapped_train as vmapped_train
 import jax
 import jax.numpy as jnp
+from bench_train import medians
 
-from scripts import _vmapped_train as vmapped_train
-from scripts.bench_train import medians
 from src_pure.build import Experiment, build
 from src_pure.config.compose import compose
-from src_pure.device import check_device
+from src_pure.device import check_device, spread_over_cores
 from src_pure.errors import ConfigError, Parser, between, guarded
 from src_pure.lanes import training_keys
 from src_pure.runs.blocks import Blocks, blocks_of
@@ -71,16 +71,17 @@ class Programs:
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self.held: dict[int, Any] = {}
+        self.held: dict[tuple[int, int], Any] = {}
 
     def of(self, blocks: Blocks, keys: Any, numbers: Any) -> Any:
-        if blocks.size not in self.held:
+        shape = blocks.width, blocks.shares
+        if shape not in self.held:
             (init, _), (segment, donated), _ = functions(self.experiment, blocks, max_updates=1)
             init = jax.jit(init)
             segment = jax.jit(segment, donate_argnums=donated)
             lowered = segment.lower(jax.eval_shape(init, keys, numbers), numbers, jnp.int32(1))
-            self.held[blocks.size] = init, lowered.compile()
-        return self.held[blocks.size]
+            self.held[shape] = init, lowered.compile()
+        return self.held[shape]
 
 
 def vmapped(num_lanes: int) -> Measured:
@@ -172,6 +173,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=between(int, 1024, 10**9), default=51_200, help="of each run, with --bill")
     parser.add_argument("--processes", type=between(int, 1, 1000), default=5, help="warm commands, with --bill (5)")
     options = parser.parse_args(command_line)
+    spread_over_cores()
     check_device()
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, PPO, 8 environments, 128 steps, 4 epochs")
     if options.bill:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-RECORDINGS = REPOSITORY.parent / "shared" / "oracles" / "envs"  # next to the repository, not part of it
+ORACLES = REPOSITORY.parent / "shared" / "oracles"  # next to the repository, not part of it
 SAMPLES = REPOSITORY / "tests" / "data"  # a few recorded episodes, part of every clone
 
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:  # nohup ignores signals, but tests send them to their processes
         signal.signal(number, handler)
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")  # the same numbers, whichever test starts jax
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # tests compile longer than they compute
 
 
@@ -29,11 +30,11 @@ def recording() -> Callable[[str], dict[str, np.ndarray]]:
     """A function from a file's stem to its arrays: the full recording, else its sample; else skips the test."""
 
     def load(name: str) -> dict[str, np.ndarray]:
-        for folder in (RECORDINGS, SAMPLES):
+        for folder in (ORACLES / "envs", ORACLES, SAMPLES):
             if (folder / f"{name}.npz").exists():
                 with np.load(folder / f"{name}.npz") as arrays:
                     return dict(arrays)
-        pytest.skip(f"no recording {name}.npz in ../shared/oracles/envs or tests/data")
+        pytest.skip(f"no recording {name}.npz in ../shared/oracles or tests/data")
 
     return load
 

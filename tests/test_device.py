@@ -9,6 +9,7 @@ import pytest
 
 import trainer_pure
 from src_pure import device
+from src_pure.config.compose import compose
 from src_pure.device import check_fits, device_error
 from src_pure.errors import ConfigError, DeviceError
 from src_pure.runs import programs
@@ -130,3 +131,39 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
         (tmp_path / "memory.max").write_text(text)
         monkeypatch.setattr(device, "CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "missing")))
         assert device.host_memory() == wanted
+
+
+CORES = (
+    "from src_pure.device import spread_over_cores; spread_over_cores(); import jax; print(jax.local_device_count())"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "number"),
+    [
+        ({}, device.num_cores()),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+    ],
+)
+def test_each_core_is_a_device_unless_the_user_says_otherwise(variables, number):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", CORES], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"{number}\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "many"),
+    [
+        (["num_seeds=15"], False),
+        (["num_seeds=16"], True),
+        (["num_seeds=1e3"], True),
+        (["num_seeds=many"], False),
+        (["num_seeds=16", "devices=envs"], False),
+        (["sweep.algo.learning_rate=[1e-3,1e-4]"], True),
+    ],
+)
+def test_many_runs_are_spread_over_cores(options, many):
+    assert trainer_pure.has_many_runs(compose([*OPTIONS, *options])) == many

@@ -21,7 +21,7 @@ from src_pure.train import example_of_rollout, make_train
 from src_pure.types import TrainState
 
 Path = tuple[Any, ...]  # of jax.tree_util
-CACHE_BYTES = 2**24  # on CPU: state and rollout of a block; measured, see docs/results
+CACHE_BYTES = 2**23  # on CPU: state and rollout of a block on all devices; measured, see docs/results
 SHARE = 8  # on an accelerator: the block's state and rollout may take this part of its memory, gradients need more
 
 
@@ -177,10 +177,10 @@ def fitting(even: int, most: int) -> int:
 def most_lanes(experiment: Experiment) -> int:
     """The most lanes of one device's block, a power of two, by the bytes of one lane; compiles nothing.
 
-    On a CPU the block has to stay in the cache; an accelerator takes as many as its memory can hold.
+    On a CPU the blocks of all devices have to stay in the cache; an accelerator takes as many as its memory can hold.
     """
     on_cpu = jax.default_backend() == "cpu"
-    available = CACHE_BYTES if on_cpu else device_memory() // SHARE
+    available = CACHE_BYTES // jax.local_device_count() if on_cpu else device_memory() // SHARE
     return 2 ** max(0, (available // bytes_of_lane(experiment)).bit_length() - 1)
 
 

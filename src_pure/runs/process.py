@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from src_pure.device import DEVICE_COUNT, num_cores
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "craftax", "gymnax", "src-pure")
 FLAGS = (
     "jax_threefry_partitionable",
@@ -28,7 +30,7 @@ FLAGS = (
     "jax_enable_pgle",
 )
 VARIABLES = ("LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-HARMLESS_XLA_FLAGS = ("--xla_dump", "--xla_hlo_profile", "--xla_force_host_platform_device_count")
+HARMLESS_XLA_FLAGS = ("--xla_dump", "--xla_hlo_profile", f"--{DEVICE_COUNT}")
 
 
 def numeric_settings() -> dict[str, Any]:
@@ -37,11 +39,10 @@ def numeric_settings() -> dict[str, Any]:
     values = jax.config.values  # process-wide; attributes also reflect contexts, but some flags have none
     flags = {name: _plain(getattr(jax.config, name, values.get(name))) for name in FLAGS}
     variables = {name: os.environ.get(name) for name in VARIABLES}
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         **{f"version of {name}": _version(name) for name in PACKAGES},
         "platform": device.platform,
-        "threads": threads if device.platform == "cpu" else None,  # XLA splits sums by the number of threads
+        "threads": num_cores() if device.platform == "cpu" else None,  # XLA splits sums by the number of threads
         "device_kind": _cpu_model() if device.platform == "cpu" else device.device_kind,
         **flags,
         **variables,

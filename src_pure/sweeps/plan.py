@@ -196,10 +196,11 @@ def _lanes_per_batch(group: Group, wanted: int | None) -> int:
 
     Besides its state, a lane needs room for the copy that a checkpoint is written from and for its rows.
     """
-    most = max(1, device_memory() // (COPIES * bytes_of_lane(group.points[0].experiment)))
+    available = device_memory() * jax.local_device_count()
+    most = max(1, available // (COPIES * bytes_of_lane(group.points[0].experiment)))
     if wanted is not None and min(wanted, group.num_lanes) > most:
         raise ConfigError(
-            f"sweep.lanes_per_batch={wanted:,} does not fit into {device_memory() / GIB:,.1f} GiB: about "
+            f"sweep.lanes_per_batch={wanted:,} does not fit into {available / GIB:,.1f} GiB: about "
             f"{COPIES * bytes_of_lane(group.points[0].experiment) / 1e6:,.1f} MB for each lane leave room for {most:,}"
         )
     return wanted or most

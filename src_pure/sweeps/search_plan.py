@@ -106,7 +106,8 @@ def make_search(config: dict[str, Any], trust: Sequence[str] = ()) -> Search:
     base |= {"total_steps": rungs[-1] * experiment.settings.steps_per_update}
     ranges = {key: parse_range(key, text, is_integer_key(config, key, trust)) for key, text in axes.items()}
     _refuse_too_few(settings, ranges)
-    lanes = settings.lanes or min(max(1, most_lanes(experiment) // experiment.settings.num_seeds), settings.trials or 1)
+    most = most_lanes(experiment) * jax.local_device_count() // experiment.settings.num_seeds
+    lanes = settings.lanes or min(max(1, most), settings.trials or 1)
     search = Search(
         settings=settings,
         config=config,

@@ -43,8 +43,7 @@ SLURM = {"SLURM_JOB_ID": "17", "SLURM_STEP_NODELIST": "n[03-05,9],m1", "SLURM_ST
 
 def start(arguments, devices=2, **variables):
     """A process of trainer_pure.py with some number of host devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | variables
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | variables
     command = [sys.executable, "trainer_pure.py", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes)
