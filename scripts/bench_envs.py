@@ -36,6 +36,9 @@ CASES = {
         "encoder=conv",
         "num_envs=1024",
     ],
+    "Memory Maze 9x9, pixels": ["task=memorymaze", "encoder=conv", "num_envs=256"],
+    "Memory Maze 9x9, flat colours": ["task=memorymaze", "task.textures=false", "encoder=conv", "num_envs=256"],
+    "Memory Maze 9x9, symbolic": ["task=memorymaze", "task.observation=symbolic", "num_envs=256"],
     "Craftax-Classic-Symbolic": ["task=craftax", "task.env_name=Craftax-Classic-Symbolic-v1", "num_envs=64"],
     "Craftax-Symbolic": ["task=craftax", "num_envs=64"],
 }

@@ -17,7 +17,7 @@ from tests.partners import algo_of, policy_of
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
-NEEDS = {"encoder=conv": ["task=mysterypath"]}  # other choices that a choice requires
+NEEDS = {"encoder=conv": ["task=mysterypath"], "encoder=impala": ["task=memorymaze"]}  # what else a choice requires
 NEEDS |= {f"algo={name}": [f"policy={policy_of(name)}"] for name in known_names("algo")}
 NEEDS |= {f"policy={name}": [f"algo={algo_of(name)}"] for name in known_names("policy")}
 

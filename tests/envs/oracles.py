@@ -230,3 +230,117 @@ def distributed_memory_episode(memory_length, context, context_timesteps, action
         reward.append((1.0 if action == majority else -1.0) if last else 0.0)
         terminated.append(last)
     return np.array(obs, np.float32), np.array(reward, np.float32), np.array(terminated)
+
+
+# --- Memory Maze ----------------------------------------------------------------------------------------------------
+
+
+class MemoryMazeLoop:
+    """The body of one Memory Maze in plain Python: position, velocity, heading and yaw rate in double precision."""
+
+    def __init__(self, is_open, position, velocity, heading, yaw_rate):
+        self.is_open, self.n = is_open, len(is_open)
+        self.p, self.v = np.array(position, float), np.array(velocity, float)
+        self.heading, self.yaw_rate = float(heading), float(yaw_rate)
+
+    def step(self, action):
+        """Moves for 0.25 s; returns the places after each of the 10 inner steps, [10, 2]."""
+        drive, turn = {0: (0, 0), 1: (1, 0), 2: (0, 1), 3: (0, -1), 4: (1, 1), 5: (1, -1)}[int(action)]
+        places, touching = [], False
+        for _ in range(10):
+            self._glide(drive, turn, touching)
+            touching = self._collide()
+            places.append(self.p.copy())
+        return np.array(places)
+
+    def _glide(self, drive, turn, touching):
+        dt = 0.025
+        ahead = np.array([np.cos(self.heading), np.sin(self.heading)])
+        left = np.array([-ahead[1], ahead[0]])
+        forward, sideways = self.v @ ahead, self.v @ left
+        self._turn(turn, dt)
+        tau = 0.154 if abs(self.yaw_rate) <= 0.05 else 0.224
+        gained = (2 * drive - forward) * (1 - np.exp(-dt / tau))
+        gained = min(max(gained, -7.3 * dt), (4.2 if touching else 7.3) * dt)
+        lost = min(abs(sideways), (4.2 if touching else 9.81) * dt)
+        ahead = np.array([np.cos(self.heading), np.sin(self.heading)])
+        left = np.array([-ahead[1], ahead[0]])
+        v = (forward + gained) * ahead + (sideways - np.sign(sideways) * lost) * left
+        self.p += dt * (self.v + v) / 2
+        self.v = v
+
+    def _turn(self, turn, dt):
+        T, rate = 1.18 / 20, self.yaw_rate
+        sign = np.sign(turn) if abs(rate) < 1e-6 else np.sign(rate)
+        limit = (30 * turn - 4.28 * sign) / 20
+        after = limit + (rate - limit) * np.exp(-dt / T)
+        if after * sign < 0:  # it comes to rest within the step, and starts towards `turn` from there
+            stop = T * np.log((rate - limit) / -limit)
+            self.heading += stop * limit + rate * T
+            dt, rate = dt - stop, 0.0
+            limit = np.sign(turn) * (30 - 4.28) / 20
+            after = limit * (1 - np.exp(-dt / T))
+        self.heading += dt * limit + (rate - limit) * T * (1 - np.exp(-dt / T))
+        self.yaw_rate = after
+
+    def _collide(self):
+        column = int(np.round(self.p[0] / 2 + (self.n - 1) / 2))
+        row = int(np.round((self.n - 1) / 2 - self.p[1] / 2))
+        centre = np.array([2 * (column - (self.n - 1) / 2), -2 * (row - (self.n - 1) / 2)])
+        away = self.p - centre
+        east, north = (1 if away[0] >= 0 else -1), (1 if away[1] >= 0 else -1)
+        wall_x = not self.is_open[row, column + east]
+        wall_y = not self.is_open[row - north, column]
+        contacts = []
+        if wall_x:
+            contacts.append((np.array([-east, 0.0]), 0.2023 - (1 - abs(away[0]))))
+        if wall_y:
+            contacts.append((np.array([0.0, -north]), 0.2023 - (1 - abs(away[1]))))
+        if not wall_x and not wall_y and not self.is_open[row - north, column + east]:
+            from_corner = self.p - (centre + np.array([east, north]))
+            contacts.append((from_corner / np.linalg.norm(from_corner), 0.2023 - np.linalg.norm(from_corner)))
+        touching = False
+        for normal, depth in contacts:
+            if depth > 0:
+                touching |= self._bounce(normal, depth)
+        return touching
+
+    def _bounce(self, normal, depth):
+        r, k = 0.2023, 22 * 0.2023 / 1.18
+        tangent = np.array([-normal[1], normal[0]])
+        self.p += depth * normal
+        push = max(-self.v @ normal, 0.0)
+        self.v += push * normal
+        slip = self.v @ tangent - r * self.yaw_rate
+        bound = 1.5 * push * abs(slip) / np.sqrt(slip**2 + 0.43**2)
+        along = -min(max(slip / (1 + k * r), -bound), bound)
+        self.v += along * tangent
+        self.yaw_rate -= k * along
+        return push > 0
+
+
+def memory_maze_classes(size, position, heading, is_open, targets):
+    """[64, 64] what each pixel shows, by following every ray in steps of 5 mm."""
+    n, pitch, half = size + 2, np.arctan(0.1), np.tan(np.radians(40))
+    ahead = np.array([np.cos(heading), np.sin(heading)])
+    right = np.array([ahead[1], -ahead[0]])
+    x = (2 * (np.arange(64) + 0.5) / 64 - 1) * half
+    across, above = np.meshgrid(x, -x)
+    a, e = np.cos(pitch) + above * np.sin(pitch), -np.sin(pitch) + above * np.cos(pitch)
+    ray = np.concatenate([a[..., None] * ahead + across[..., None] * right, e[..., None]], axis=-1)
+    ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+    eye = np.array([*(position + 0.15 * ahead), 0.8997])
+    seen = np.full((64, 64), -1)
+    for step in range(1, int(2 * n * 1.5 / 0.005)):
+        point = eye + 0.005 * step * ray
+        column = np.clip(np.floor(point[..., 0] / 2 + n / 2).astype(int), 0, n - 1)
+        row = np.clip(np.floor(n / 2 - point[..., 1] / 2).astype(int), 0, n - 1)
+        found = np.where(~is_open[row, column] & (point[..., 2] <= 1.5), 2, -1)
+        for i, (r, c) in enumerate(targets):
+            centre = np.array([2 * (c - (n - 1) / 2), -2 * (r - (n - 1) / 2), 0])
+            found = np.where(np.linalg.norm(point - centre, axis=-1) <= 0.6, 3 + i, found)
+        found = np.where(point[..., 2] <= 0, 1, found)
+        seen = np.where(seen < 0, found, seen)
+        if ((seen >= 0) | (e > 0) & (point[..., 2] > 1.5)).all():
+            break
+    return np.where(seen < 0, 0, seen)

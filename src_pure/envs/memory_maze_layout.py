@@ -1,0 +1,288 @@
+"""The layouts of Memory Maze: rooms, corridors between them and doors, as labmaze's RandomMaze makes them.
+
+A maze of `size` cells has a border of walls: a grid of n = size + 2 cells, indexed [row, column], row 0 in the north.
+Its odd cells are nodes, m = (n - 1) / 2 in a row; the cell between two neighbouring nodes is an edge.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from src_pure.types import Array, Key
+
+WALL, OPEN, DOOR = 0, 1, 2
+NUM_TEXTURES = 8
+NUM_TARGETS = {9: 3, 11: 4, 13: 5, 15: 6}  # by size
+MOST_ROOMS = {9: 6, 11: 6, 13: 6, 15: 9}
+SQUARE, WIDE, HIGH = (2, 2), (2, 3), (3, 2)  # nodes of a room: 3 x 3, 3 x 5 and 5 x 3 cells
+SHAPES = {SQUARE: 0.5, WIDE: 0.25, HIGH: 0.25}  # the probability of each; the largest maze has squares alone
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+DOWN, UP, RIGHT, LEFT = range(4)
+# The direction v of a bend, and u = (v_column, -v_row), along which it extends; [row, column], in the order of search.
+AHEAD = np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+ALONG = np.array([(0, -1), (0, 1), (1, 0), (-1, 0)])
+
+
+class Layout(NamedTuple):
+    open: Array  # [n, n] bool
+    room: Array  # [n, n] int32: 0 outside of rooms, else the room's number
+    targets: Array  # [T, 2] int32, the cell of each object
+    spawn: Array  # [2] int32, the cell where the agent starts
+    wall_texture: Array  # [3, 3] int32, one for each block of the grid
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """What is the same in all mazes of a size: P places where a room fits, and E edges."""
+
+    room_cells: np.ndarray  # [P, n, n] bool
+    log_weight: np.ndarray  # [P]: the probability of a shape, spread over its places
+    overlap: np.ndarray  # [P, P] bool
+    node_cells: np.ndarray  # [m * m, 2]
+    edge_cells: np.ndarray  # [E, 2]
+    edge_nodes: np.ndarray  # [E, 2]
+    neighbours: np.ndarray  # [m * m, 4] nodes; m * m outside of the grid
+    edges: np.ndarray  # [m * m, 4] the edge to each neighbour; E outside of the grid
+
+
+@lru_cache
+def lattice(size: int) -> Lattice:
+    """The tables of a size."""
+    n, m = size + 2, (size + 1) // 2
+    rooms, weights = [], []
+    for (height, width), probability in {SQUARE: 1.0}.items() if size == 15 else SHAPES.items():
+        corners = [(i, j) for i in range(m - height + 1) for j in range(m - width + 1)]
+        for i, j in corners:
+            cells = np.zeros((n, n), bool)
+            cells[2 * i + 1 : 2 * (i + height), 2 * j + 1 : 2 * (j + width)] = True
+            rooms.append(cells)
+            weights.append(np.log(probability / len(corners)))
+    room_cells = np.array(rooms)
+    overlap = (room_cells[:, None] & room_cells[None]).any((2, 3))
+
+    nodes = [(i, j) for i in range(m) for j in range(m)]
+    ends = [((i, j), (i + di, j + dj)) for i, j in nodes for di, dj in ((0, 1), (1, 0)) if i + di < m and j + dj < m]
+    number = {pair: e for e, pair in enumerate(ends)} | {(b, a): e for e, (a, b) in enumerate(ends)}
+    around = [[((i, j), (i + di, j + dj)) for di, dj in NEIGHBOURS] for i, j in nodes]
+    index = {node: k for k, node in enumerate(nodes)}
+    return Lattice(
+        room_cells=room_cells,
+        log_weight=np.array(weights, np.float32),
+        overlap=overlap,
+        node_cells=2 * np.array(nodes) + 1,
+        edge_cells=np.array([np.add(*pair) + 1 for pair in ends]),
+        edge_nodes=np.array([[index[a], index[b]] for a, b in ends]),
+        neighbours=np.array([[index.get(b, len(nodes)) for _, b in pairs] for pairs in around]),
+        edges=np.array([[number.get(pair, len(ends)) for pair in pairs] for pairs in around]),
+    )
+
+
+def draw_layout(key: Key, size: int) -> Layout:
+    """A random maze. Loops have as many steps as the size says, so a batch of mazes takes as long as a single one."""
+    key_rooms, key_corridors, key_doors, key_cells, key_texture = jax.random.split(key, 5)
+    room, count = _place_rooms(key_rooms, size)
+    before = _draw_grid(key_corridors, key_doors, size, room)
+    targets, spawn = _choose_cells(key_cells, size, room, count)
+    wall_texture = jax.random.randint(key_texture, (3, 3), 0, NUM_TEXTURES)
+    return Layout(simplify(before), room, targets, spawn, wall_texture)
+
+
+def draw_before(key: Key, size: int) -> Array:
+    """[n, n] int32, WALL, OPEN and DOOR: a maze as `simplify` takes it."""
+    key_rooms, key_corridors, key_doors = jax.random.split(key, 3)
+    return _draw_grid(key_corridors, key_doors, size, _place_rooms(key_rooms, size)[0])
+
+
+def _place_rooms(key: Key, size: int) -> tuple[Array, Array]:
+    """(room numbers [n, n] int32, how many there are): at least as many as objects."""
+
+    def too_few(loop):
+        return loop[2] < NUM_TARGETS[size]
+
+    def again(loop):
+        key, key_now = jax.random.split(loop[0])
+        return key, *_draw_rooms(key_now, size)
+
+    n = size + 2
+    return lax.while_loop(too_few, again, (key, jnp.zeros((n, n), jnp.int32), jnp.int32(0)))[1:]
+
+
+def _draw_rooms(key: Key, size: int) -> tuple[Array, Array]:
+    """(room numbers [n, n], how many): places are drawn among those that overlap no room, until none is left."""
+    table = lattice(size)
+    places = len(table.log_weight)
+
+    def place(free, key):
+        noise = jax.random.gumbel(key, (places,))  # the largest sum is a draw from the weights
+        chosen = jnp.argmax(jnp.where(free, table.log_weight + noise, -jnp.inf))
+        return free & ~jnp.asarray(table.overlap)[chosen], (chosen, free.any())
+
+    keys = jax.random.split(key, MOST_ROOMS[size])
+    _, (chosen, placed) = lax.scan(place, jnp.ones(places, bool), keys)
+    numbers = jnp.where(placed, 1 + jnp.arange(len(keys)), 0)
+    cells = jnp.asarray(table.room_cells)[chosen]
+    return jnp.max(numbers[:, None, None] * cells, axis=0), placed.sum()
+
+
+def _draw_grid(key_corridors: Key, key_doors: Key, size: int, room: Array) -> Array:
+    """[n, n] int32: rooms and corridors OPEN, a DOOR between neighbouring ones, the rest WALL."""
+    table = lattice(size)
+    region, corridor = _dig_corridors(key_corridors, size, room[tuple(table.node_cells.T)])
+    door = _draw_doors(key_doors, region[table.edge_nodes])
+    grid = (room > 0).astype(jnp.int32).at[tuple(table.node_cells.T)].set(OPEN)
+    edges = jnp.where(corridor, OPEN, jnp.where(door, DOOR, WALL))
+    return grid.at[tuple(table.edge_cells.T)].max(edges)
+
+
+def _dig_corridors(key: Key, size: int, region: Array) -> tuple[Array, Array]:
+    """(region of each node [m * m], dug edges [E] bool); on entry only the nodes of rooms have a region, not 0.
+
+    Depth-first random walks: each begins at the first free node and goes on until it has no free neighbour anywhere.
+    """
+    table = lattice(size)
+    num_nodes, num_edges = len(table.neighbours), len(table.edge_cells)
+    neighbours, edges = jnp.asarray(table.neighbours), jnp.asarray(table.edges)
+
+    def visit(turn, loop):
+        region, dug, stack, depth, count = loop  # one more node and edge than there are take what is not to be written
+        top = stack[depth - 1]
+        free = region[neighbours[top]] == 0
+        walks = (depth > 0) & free.any()
+        begins = (depth == 0) & (region == 0).any()
+        side = jnp.argmax(jnp.where(free, noise[turn], -1.0))
+        node = jnp.where(begins, jnp.argmax(region == 0), jnp.where(walks, neighbours[top, side], num_nodes))
+        count += begins
+        region = region.at[node].set(jnp.where(begins, count, region[top]))
+        region = region.at[num_nodes].set(1)
+        dug = dug.at[jnp.where(walks, edges[top, side], num_edges)].set(True)
+        stack = stack.at[depth].set(jnp.where(walks | begins, node, stack[depth]))
+        return region, dug, stack, jnp.where(walks | begins, depth + 1, jnp.maximum(depth - 1, 0)), count
+
+    noise = jax.random.uniform(key, (2 * num_nodes, len(NEIGHBOURS)))
+    region = jnp.append(region, 1)
+    stack = jnp.zeros(num_nodes + 1, jnp.int32)
+    loop = (region, jnp.zeros(num_edges + 1, bool), stack, jnp.int32(0), jnp.max(region))
+    region, dug, *_ = lax.fori_loop(0, 2 * num_nodes, visit, loop)  # each node is pushed and popped once
+    return region[:-1], dug[:-1]
+
+
+def _draw_doors(key: Key, regions: Array) -> Array:
+    """[E] bool: one edge for each pair of neighbouring regions; regions [E, 2] are those that an edge joins."""
+    low, high = regions.min(1), regions.max(1)
+    pair = low * (regions.max() + 1) + high
+    priority = jax.random.uniform(key, low.shape)
+    beaten = (pair[:, None] == pair[None]) & (priority[None] > priority[:, None])
+    return (low != high) & ~beaten.any(1)
+
+
+def _choose_cells(key: Key, size: int, room: Array, count: Array) -> tuple[Array, Array]:
+    """(cell of each object [T, 2], the agent's [2]): objects in different rooms, the agent in any of the rooms."""
+    key_cells, key_objects, key_spawn = jax.random.split(key, 3)
+    numbers = 1 + jnp.arange(MOST_ROOMS[size])
+    inside = room.reshape(-1) == numbers[:, None]  # [R, n * n]
+    noise = jax.random.uniform(key_cells, inside.shape)
+    _, cells = lax.top_k(jnp.where(inside, noise, -1.0), 2)  # two different ones of each room
+    cells = jnp.stack(jnp.divmod(cells, size + 2), axis=-1)  # [R, 2, (row, column)]
+    order = jnp.where(numbers <= count, jax.random.uniform(key_objects, numbers.shape), -1.0)
+    _, rooms = lax.top_k(order, NUM_TARGETS[size])
+    start = jax.random.randint(key_spawn, (), 0, count)
+    return cells[rooms, 0], cells[start, 1]
+
+
+def simplify(before: Array) -> Array:
+    """[n, n] bool, the open cells of a maze [n, n] of WALL, OPEN and DOOR: labmaze's clean-up.
+
+    Dead ends are filled, bends in the shape of a U are shortened, and doors become open cells, unless the corridor that
+    they led to is gone.
+    """
+    grid = _shorten_bends(_fill_dead_ends(jnp.asarray(before, jnp.int32)))
+    node = grid != WALL
+    row, _ = jnp.indices(grid.shape)
+    west, east = _shifted(node, 0, -1), _shifted(node, 0, 1)
+    north, south = _shifted(node, -1, 0), _shifted(node, 1, 0)
+    leads = jnp.where(row % 2 == 1, west & east, north & south)  # doors in odd rows join nodes to their left and right
+    return (grid == OPEN) | ((grid == DOOR) & leads)
+
+
+def _shifted(x: Array, row: int, column: int) -> Array:
+    """y[..., r, c] = x[..., r + row, c + column]; 0 outside of the grid."""
+    n = x.shape[-1]
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(abs(row), abs(row)), (abs(column), abs(column))])
+    return padded[..., abs(row) + row :, abs(column) + column :][..., :n, :n]
+
+
+def _fill_dead_ends(grid: Array) -> Array:
+    def dead_ends(grid):
+        ways = sum(_shifted(grid != WALL, *step).astype(jnp.int32) for step in NEIGHBOURS)
+        return (grid == OPEN) & (ways <= 1)
+
+    return lax.while_loop(lambda g: dead_ends(g).any(), lambda g: jnp.where(dead_ends(g), WALL, g), grid)
+
+
+def _shorten_bends(grid: Array) -> Array:
+    """The grid without bends of any width b = 1, 2, ..., n - 4: the first one is pulled as far as it goes, then again.
+
+    A pass for a width ends with its first bend, and goes back to width 1.
+    """
+    n = grid.shape[0]
+    row, column = jnp.indices(grid.shape)
+
+    def pull(grid, width, origin, way):
+        """The bend is one cell shorter."""
+        ahead, along = jnp.asarray(AHEAD)[way], jnp.asarray(ALONG)[way]
+        down, right = row - origin[0], column - origin[1]
+        i, k = down * along[0] + right * along[1], down * ahead[0] + right * ahead[1]
+        grid = jnp.where((k == 0) & (i >= 0) & (i < width), OPEN, grid)
+        return jnp.where((k == 1) & (i >= -1) & (i <= width), WALL, grid)
+
+    def search(loop):
+        grid, width, origin, pulling = loop
+        found = _bends(grid, width)  # [way, row, column]
+        first = jnp.argmax(found.any(0))
+        origin = jnp.where(pulling, origin, jnp.stack(jnp.divmod(first, n)))
+        inside = ((origin >= 0) & (origin < n)).all()
+        here = found[:, *jnp.clip(origin, 0, n - 1)] & inside
+        way, pulls = jnp.argmax(here), here.any()
+        grid = jnp.where(pulls, pull(grid, width, origin, way), grid)
+        next_width = jnp.where(pulls, width, jnp.where(pulling & (width != 1), 1, width + 1))
+        return grid, next_width, origin - jnp.asarray(AHEAD)[way], pulls
+
+    loop = (grid, jnp.int32(1), jnp.zeros(2, jnp.int32), jnp.bool_(False))
+    return lax.while_loop(lambda loop: loop[1] <= n - 4, search, loop)[0]
+
+
+def _bends(grid: Array, width: Array) -> Array:
+    """[4, n, n] bool: whether a bend of that width begins at a cell, for each way that it may point."""
+    views = jnp.stack([_turned(grid, way) for way in range(4)])
+    wall, is_open = views == WALL, views == OPEN
+
+    def at(cells, across):
+        """cells[r, c + across], where `across` is traced."""
+        n = cells.shape[-1]
+        return jnp.roll(jnp.pad(cells, ((0, 0), (0, 0), (0, n))), -across, axis=2)[..., :n]
+
+    def in_a_row(cells, start, number):
+        """Whether the `number` cells from c + start on are all set."""
+        sums = jnp.cumsum(cells, axis=2, dtype=jnp.int32)
+        before = _shifted(sums, 0, start - 1)
+        n = cells.shape[-1]
+        last = jnp.arange(n) + start + number - 1
+        inside = (jnp.arange(n) + start >= 0) & (last < n)
+        return inside & (jnp.take(sums, jnp.clip(last, 0, n - 1), axis=2) - before == number)
+
+    side = _shifted(wall, 1, -2) & at(_shifted(wall, 1, 1), width)
+    ends = _shifted(is_open, 0, -1) & at(is_open, width)
+    middle = in_a_row(wall, 0, width) & in_a_row(_shifted(wall, -1, 0), 0, width)
+    outer = in_a_row(_shifted(is_open, 1, 0), -1, width + 2) & in_a_row(_shifted(wall, 2, 0), -1, width + 2)
+    found = side & ends & middle & outer
+    return jnp.stack([_turned(found[way], way) for way in range(4)])
+
+
+def _turned(x: Array, way: int) -> Array:
+    """x [n, n] with AHEAD downwards and ALONG to the right; twice is x again."""
+    return {DOWN: x[:, ::-1], UP: x[::-1], RIGHT: x.T, LEFT: x[::-1, ::-1].T}[way]
