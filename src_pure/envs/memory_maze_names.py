@@ -18,7 +18,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the part of the name after the size
     "6CL": {"shuffle_colors": True},
     "6CL-ExtraObs": {"shuffle_colors": True},
 }
-NAMES = {
+NAMES: dict[str, dict[str, Any]] = {
     "-".join(filter(None, (f"MemoryMaze-{size}x{size}", variant, "v0"))): {"size": size, **options}
     for size in (9, 11, 13, 15)
     for variant, options in VARIANTS.items()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from src_pure.envs.memory_maze_layout import NUM_TEXTURES
 from src_pure.envs.memory_maze_motion import CELL, place_of
@@ -147,7 +148,9 @@ def draw(scene: Scene, target: Array, look: Look) -> Array:
     if look.textures:
         light *= _panels(hits.wall, table, look)
     light = jnp.where(hits.top, FLOOR_LIGHT, light)  # a face that looks up, as the floor does
-    picture = jnp.where(hits.classes == WALL, _pick(np.float32(WALLS), hits.wall.texture) * light, table.sky)
+    picture = jnp.where(
+        hits.classes == WALL, _pick(np.asarray(WALLS, np.float32), hits.wall.texture) * light, table.sky
+    )
     picture = jnp.where(hits.classes == FLOOR, _floor(scene, table, forward, rightward), picture)
     for i, sphere in enumerate(hits.spheres):
         color = jnp.asarray(OBJECT_LIGHT * OBJECTS, jnp.float32)[scene.colors[i]]
@@ -218,9 +221,9 @@ def _bits(cells: Array) -> Array:
     return jnp.sum(cells << jnp.arange(cells.shape[1]), axis=1)
 
 
-def _pick(table: Array | np.ndarray, index: Array) -> Array:
+def _pick(table: ArrayLike, index: Array) -> Array:
     """[..., I, J]: table[index] of a small table [K, ...], without a gather, which is slow on a CPU; index [I, J]."""
-    rows = [jnp.reshape(row, (*row.shape, 1, 1)) for row in table]
+    rows = [jnp.reshape(row, (*row.shape, 1, 1)) for row in jnp.asarray(table)]
     return functools.reduce(lambda picked, k: jnp.where(index == k, rows[k], picked), range(1, len(rows)), rows[0])
 
 
@@ -304,7 +307,7 @@ def _floor(scene: Scene, table: Rays, forward: Array, rightward: Array) -> Array
     row = jnp.clip(jnp.floor(n / 2 - y / CELL), 0, n - 1).astype(jnp.int32)
     column = jnp.clip(jnp.floor(x / CELL + n / 2), 0, n - 1).astype(jnp.int32)
     in_room = (_pick(_bits(scene.room > 0), row) >> column) & 1
-    return _pick(np.float32(FLOOR_LIGHT * FLOORS), in_room)
+    return _pick(np.asarray(FLOOR_LIGHT * FLOORS, np.float32), in_room)
 
 
 def _panels(wall: Walls, table: Rays, look: Look) -> Array:

@@ -72,7 +72,7 @@ def map_of(scene: Scene, resolution: int) -> Array:
     x, y = (jnp.asarray(part, jnp.float32) for part in np.meshgrid(centres, -centres))
     cell = np.floor((np.arange(resolution) + 0.5) / resolution * n).astype(int)
     cell = np.ix_(cell, cell)
-    block = pixels.third(np.arange(n), n)
+    block = pixels.third(jnp.arange(n), n)
     walls = jnp.asarray(pixels.WALLS)[scene.wall_texture[block[:, None], block]]
     dark, bright = jnp.asarray(pixels.FLOORS)
     floor = jnp.where(scene.room[..., None] > 0, bright, dark)

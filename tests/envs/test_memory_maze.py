@@ -18,6 +18,18 @@ KEY = jax.random.key(0)
 NOTHING, FORWARD, LEFT, RIGHT = range(4)
 
 
+def hall(env, **changes):
+    """The state at the start of an episode in a maze without inner walls; it takes no time to make."""
+    n, corners = env.size + 2, [(1, 1), (1, -2), (-2, 1), (-2, -2), (1, 5), (5, 1)]
+    is_open = np.zeros((n, n), bool)
+    is_open[1:-1, 1:-1] = True
+    targets = np.array(corners[: env.num_targets]) % n
+    spawn, texture = np.array([5, 5]), np.arange(9).reshape(3, 3) % 8
+    maze = [is_open, is_open * 1, targets, texture, spawn]
+    start = jax.jit(lambda: env.reset_to(KEY, env.default_params, *maze, heading=0.0, target=0)[1])  # draws nothing
+    return start()._replace(**changes)
+
+
 def test_rewards_and_targets_on_recorded_paths(recording):
     """From every recorded state one step: the same reward, and another target exactly then.
 
@@ -56,9 +68,9 @@ def test_rewards_and_targets_on_recorded_paths(recording):
 
 def test_the_next_target_is_any_other():
     env = MemoryMaze(11, observation="symbolic")
-    _, state = env.reset_env(KEY, env.default_params)
+    state = hall(env, target=jnp.int32(2))
     state = state._replace(position=place_of(state.targets[state.target], 13))
-    step = jax.vmap(lambda key: env.step_env(key, state, NOTHING, env.default_params))
+    step = jax.jit(jax.vmap(lambda key: env.step_env(key, state, NOTHING, env.default_params)))
     _, after, reward, *_ = step(jax.random.split(KEY, 200))
     assert (reward == 1).all()
     assert set(np.unique(after.target)) == set(range(4)) - {int(state.target)}
@@ -67,7 +79,7 @@ def test_the_next_target_is_any_other():
 
 def test_only_the_target_pays():
     env = MemoryMaze(9, observation="symbolic")
-    _, state = env.reset_env(KEY, env.default_params)
+    state = hall(env)
     other = (state.target + 1) % 3
     state = state._replace(position=place_of(state.targets[other], 11))
     _, after, reward, *_ = env.step_env(KEY, state, NOTHING, env.default_params)
@@ -77,8 +89,7 @@ def test_only_the_target_pays():
 @pytest.mark.parametrize(("options", "steps"), [({}, 1000), ({"size": 15}, 4000), ({"time_limit": 7}, 7)])
 def test_the_only_end_is_the_time_limit(options, steps):
     env = MemoryMaze(**options, observation="symbolic")
-    params = env.default_params
-    _, state = env.reset_env(KEY, params)
+    params, state = env.default_params, hall(env)
     for time, over in ((steps - 2, False), (steps - 1, True)):
         _, _, _, terminated, truncated, _ = env.step_env(KEY, state._replace(time=jnp.int32(time)), FORWARD, params)
         assert bool(truncated) == over and not terminated
@@ -88,8 +99,7 @@ def test_the_only_end_is_the_time_limit(options, steps):
 def test_a_fast_variant_takes_ten_steps_for_one():
     slow, fast = MemoryMaze(9, observation="symbolic"), MemoryMaze(9, observation="symbolic", frequency=40)
     assert fast.default_params.time_limit == 10 * slow.default_params.time_limit
-    _, state = slow.reset_env(KEY, slow.default_params)
-    state = state._replace(open=jnp.ones_like(state.open))
+    state = hall(slow)
     _, once, *_ = slow.step_env(KEY, state, 4, slow.default_params)
     for _ in range(10):
         _, state, *_ = fast.step_env(KEY, state, 4, fast.default_params)
@@ -101,7 +111,7 @@ def test_continuous_actions_are_drive_and_turn():
     env, discrete = (MemoryMaze(9, observation="symbolic", actions=a) for a in ("continuous", "discrete"))
     assert env.action_space(env.default_params) == Box(-1.0, 1.0, (2,))
     assert discrete.action_space(env.default_params) == Discrete(6)
-    _, state = env.reset_env(KEY, env.default_params)
+    state = hall(env)
     for action, pair in enumerate([(0, 0), (1, 0), (0, 1), (0, -1), (1, 1), (1, -1)]):
         _, wanted, *_ = discrete.step_env(KEY, state, action, env.default_params)
         _, got, *_ = env.step_env(KEY, state, jnp.array(pair, jnp.float32), env.default_params)
@@ -122,17 +132,22 @@ def test_every_name_builds(name):
 
 def test_colours_are_shuffled_only_where_the_name_says_so():
     fixed, shuffled = memory_maze_task("MemoryMaze-9x9-v0"), memory_maze_task("MemoryMaze-9x9-6CL-v0")
-    reset = lambda env: jax.vmap(lambda k: env.reset_env(k, env.default_params)[1].colors)  # noqa: E731
-    keys = jax.random.split(KEY, 100)
-    assert (np.asarray(reset(fixed)(keys)) == [0, 1, 2]).all()
-    colors = np.asarray(reset(shuffled)(keys))
+    start = hall(fixed)
+    maze = [start.open, start.room, start.targets, start.wall_texture, jnp.array([5, 5]), 0.0, 0]
+
+    def colors_of(env):
+        reset = jax.jit(jax.vmap(lambda key: env.reset_to(key, env.default_params, *maze)[1].colors))
+        return np.asarray(reset(jax.random.split(KEY, 100)))
+
+    assert (colors_of(fixed) == [0, 1, 2]).all()
+    colors = colors_of(shuffled)
     assert set(colors.flat) == set(range(6)) and all(len(set(row)) == 3 for row in colors.tolist())
 
 
 def test_extra_observations():
     """As the original's: cells from the south-west corner, vectors to the right of the agent and ahead."""
     env = MemoryMaze(9)
-    _, state = env.reset_env(KEY, env.default_params)
+    state = hall(env)
     is_open = jnp.zeros((11, 11), bool).at[1:10, 1].set(True).at[9, 1:4].set(True)
     state = state._replace(
         open=is_open, targets=jnp.array([[9, 3], [1, 1], [5, 1]]), target=jnp.int32(0), heading=jnp.float32(np.pi / 2)
@@ -154,7 +169,7 @@ def test_extra_observations():
 def test_symbols_show_what_is_in_view():
     """An object ahead is seen, one behind a wall or in the back is not; distances are in widths of the maze."""
     env = MemoryMaze(9, observation="symbolic")
-    _, state = env.reset_env(KEY, env.default_params)
+    state = hall(env)
     is_open = jnp.zeros((11, 11), bool).at[5, 1:10].set(True)
     state = state._replace(open=is_open, targets=jnp.array([[5, 7], [5, 1], [1, 7]]), target=jnp.int32(1))
     state = state._replace(position=place_of(jnp.array([5, 4]), 11), heading=jnp.float32(0))
@@ -167,13 +182,15 @@ def test_symbols_show_what_is_in_view():
     np.testing.assert_allclose(obs[14 + 4], (5.5 * 2 - 0.15) / 18, atol=1e-5)  # the ray ahead meets the wall at +x
 
 
+@pytest.mark.slow
 def test_a_batch_draws_once_and_starts_mazes_of_their_own():
     env = MemoryMaze(9, observation="symbolic", time_limit=5)
     batch = VectorEnv(env, env.default_params, 8, reset_ratio=4)
     state, _ = jax.jit(batch.reset)(KEY)
     mazes = [np.asarray(state.env.open)]
+    step = jax.jit(batch.step)
     for time in range(6):
-        state, timestep = jax.jit(batch.step)(jax.random.key(time), state, jnp.full(8, FORWARD))
+        state, timestep = step(jax.random.key(time), state, jnp.full(8, FORWARD))
         assert bool(timestep.finished.all()) == (time == 4)
     mazes.append(np.asarray(state.env.open))
     assert len({maze.tobytes() for maze in np.concatenate(mazes)}) == 16

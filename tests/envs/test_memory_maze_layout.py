@@ -1,6 +1,6 @@
 """Layouts of Memory Maze: the clean-up against recorded pairs, random ones against the original's statistics."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from src_pure.envs.memory_maze import simplify
 from src_pure.envs.memory_maze_layout import DOOR, NUM_TARGETS, OPEN, WALL, draw_before, draw_layout
 
 SIZES = (9, 11, 13, 15)
+OWN = [9, *(pytest.param(size, marks=pytest.mark.slow) for size in (11, 13, 15))]  # compiling takes long
 NUM_LAYOUTS = 1000
 # 1,000 layouts of labmaze 1.0.6 for each size: mean and standard deviation of one layout
 STATISTICS = {
@@ -25,11 +26,11 @@ ROOMS = {9: {3: 297, 4: 703}, 11: {4: 225, 5: 335, 6: 440}, 13: {5: 18, 6: 982},
 CROSS = ndimage.generate_binary_structure(2, 1)
 
 
-@pytest.fixture(scope="module")
-def layouts():
-    """{size: a batch of random layouts, as NumPy arrays}"""
+@cache
+def layouts(size):
+    """A batch of random layouts, as NumPy arrays."""
     keys = jax.random.split(jax.random.key(0), NUM_LAYOUTS)
-    return {s: jax.device_get(jax.jit(jax.vmap(partial(draw_layout, size=s)))(keys)) for s in SIZES}
+    return jax.device_get(jax.jit(jax.vmap(partial(draw_layout, size=size)))(keys))
 
 
 def distances(is_open, start):
@@ -46,7 +47,7 @@ def distances(is_open, start):
     return steps
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [9, *(pytest.param(s, marks=pytest.mark.slow) for s in (11, 13)), 15])
 def test_clean_up_equals_the_original(recording, size):
     pairs = recording("memory_maze/layouts")
     before = pairs[f"gen{size}_before"]
@@ -55,9 +56,9 @@ def test_clean_up_equals_the_original(recording, size):
     np.testing.assert_array_equal(jax.jit(jax.vmap(simplify))(before), after)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_statistics_of_layouts(layouts, size):
-    layout = layouts[size]
+@pytest.mark.parametrize("size", OWN)
+def test_statistics_of_layouts(size):
+    layout = layouts(size)
     in_room, is_open = layout.room > 0, layout.open
     paths, longest = [], []
     for cells, targets in zip(is_open[:250], layout.targets, strict=False):
@@ -84,23 +85,23 @@ def test_statistics_of_layouts(layouts, size):
         assert stats.chi2_contingency(table).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_cells_are_open_as_often_as_in_the_original(layouts, recording, size):
+@pytest.mark.parametrize("size", OWN)
+def test_cells_are_open_as_often_as_in_the_original(recording, size):
     recorded = recording("memory_maze/layouts")
     if f"task{size}_open" not in recorded:
         pytest.skip("the sample has no whole layouts")
     n = size + 2
     theirs = np.unpackbits(recorded[f"task{size}_open"], axis=1)[:, : n * n].reshape(-1, n, n)
-    p, q = layouts[size].open.mean(0), theirs.mean(0)
+    p, q = layouts(size).open.mean(0), theirs.mean(0)
     varies = (p + q > 0.01) & (p + q < 1.99)
     error = np.sqrt(p * (1 - p) / NUM_LAYOUTS + q * (1 - q) / len(theirs))
     z = ((p - q) / np.maximum(error, 1e-9))[varies]
     assert 0.8 < np.sqrt(np.mean(z**2)) < 1.25
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_layout_is_a_maze(layouts, size):
-    layout = layouts[size]
+@pytest.mark.parametrize("size", OWN)
+def test_every_layout_is_a_maze(size):
+    layout = layouts(size)
     for is_open, room, targets, spawn in zip(*layout[:4], strict=True):
         assert ndimage.label(is_open, CROSS)[1] == 1, "everything can be reached"
         ways = ndimage.convolve(is_open.astype(int), CROSS.astype(int), mode="constant") - is_open
@@ -111,6 +112,7 @@ def test_every_layout_is_a_maze(layouts, size):
     assert set(np.unique(layout.wall_texture)) == set(range(8))
 
 
+@pytest.mark.slow
 def test_doors_join_each_pair_of_regions_once():
     """Without doors, regions are apart; each pair of neighbours has one door."""
     for grid in jax.jit(jax.vmap(partial(draw_before, size=13)))(jax.random.split(jax.random.key(1), 50)):
