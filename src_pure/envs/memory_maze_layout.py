@@ -4,6 +4,7 @@ A maze of `size` cells has a border of walls: a grid of n = size + 2 cells, inde
 Its odd cells are nodes, m = (n - 1) / 2 in a row; the cell between two neighbouring nodes is an edge.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -84,18 +85,38 @@ def lattice(size: int) -> Lattice:
 
 def draw_layout(key: Key, size: int) -> Layout:
     """A random maze. Loops have as many steps as the size says, so a batch of mazes takes as long as a single one."""
-    key_rooms, key_corridors, key_doors, key_cells, key_texture = jax.random.split(key, 5)
+    key_rooms, key_rest = jax.random.split(key)
     room, count = _place_rooms(key_rooms, size)
-    before = _draw_grid(key_corridors, key_doors, size, room)
-    targets, spawn = _choose_cells(key_cells, size, room, count)
-    wall_texture = jax.random.randint(key_texture, (3, 3), 0, NUM_TEXTURES)
-    return Layout(simplify(before), room, targets, spawn, wall_texture)
+    noise = _draw_noise(key_rest, size)
+    targets, spawn = _choose_cells(noise, size, room, count)
+    wall_texture = (NUM_TEXTURES * noise.texture).astype(jnp.int32)
+    return Layout(simplify(_draw_grid(noise, size, room)), room, targets, spawn, wall_texture)
 
 
 def draw_before(key: Key, size: int) -> Array:
     """[n, n] int32, WALL, OPEN and DOOR: a maze as `simplify` takes it."""
-    key_rooms, key_corridors, key_doors = jax.random.split(key, 3)
-    return _draw_grid(key_corridors, key_doors, size, _place_rooms(key_rooms, size)[0])
+    key_rooms, key_rest = jax.random.split(key)
+    return _draw_grid(_draw_noise(key_rest, size), size, _place_rooms(key_rooms, size)[0])
+
+
+class Noise(NamedTuple):
+    """Uniform numbers in [0, 1), all from a single draw: every further one would take seconds to compile."""
+
+    walk: Array  # [2 m * m, 4] which way a corridor goes on
+    door: Array  # [E] which edge becomes a door
+    cell: Array  # [R, n * n] which cells of a room are chosen
+    order: Array  # [R] which rooms have objects
+    spawn: Array  # [] where the agent starts
+    texture: Array  # [3, 3]
+
+
+def _draw_noise(key: Key, size: int) -> Noise:
+    table, rooms = lattice(size), MOST_ROOMS[size]
+    walk = (2 * len(table.neighbours), len(NEIGHBOURS))
+    shapes = walk, (len(table.edge_cells),), (rooms, (size + 2) ** 2), (rooms,), (), (3, 3)
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(jax.random.uniform(key, (ends[-1],)), ends[:-1])
+    return Noise(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
 def _place_rooms(key: Key, size: int) -> tuple[Array, Array]:
@@ -117,29 +138,28 @@ def _draw_rooms(key: Key, size: int) -> tuple[Array, Array]:
     table = lattice(size)
     places = len(table.log_weight)
 
-    def place(free, key):
-        noise = jax.random.gumbel(key, (places,))  # the largest sum is a draw from the weights
-        chosen = jnp.argmax(jnp.where(free, table.log_weight + noise, -jnp.inf))
+    def place(free, noise):
+        chosen = jnp.argmax(jnp.where(free, table.log_weight + noise, -jnp.inf))  # a draw from the weights
         return free & ~jnp.asarray(table.overlap)[chosen], (chosen, free.any())
 
-    keys = jax.random.split(key, MOST_ROOMS[size])
-    _, (chosen, placed) = lax.scan(place, jnp.ones(places, bool), keys)
-    numbers = jnp.where(placed, 1 + jnp.arange(len(keys)), 0)
+    noise = jax.random.gumbel(key, (MOST_ROOMS[size], places))
+    _, (chosen, placed) = lax.scan(place, jnp.ones(places, bool), noise)
+    numbers = jnp.where(placed, 1 + jnp.arange(len(noise)), 0)
     cells = jnp.asarray(table.room_cells)[chosen]
     return jnp.max(numbers[:, None, None] * cells, axis=0), placed.sum()
 
 
-def _draw_grid(key_corridors: Key, key_doors: Key, size: int, room: Array) -> Array:
+def _draw_grid(noise: Noise, size: int, room: Array) -> Array:
     """[n, n] int32: rooms and corridors OPEN, a DOOR between neighbouring ones, the rest WALL."""
     table = lattice(size)
-    region, corridor = _dig_corridors(key_corridors, size, room[tuple(table.node_cells.T)])
-    door = _draw_doors(key_doors, region[table.edge_nodes])
+    region, corridor = _dig_corridors(noise.walk, size, room[tuple(table.node_cells.T)])
+    door = _draw_doors(noise.door, region[table.edge_nodes])
     grid = (room > 0).astype(jnp.int32).at[tuple(table.node_cells.T)].set(OPEN)
     edges = jnp.where(corridor, OPEN, jnp.where(door, DOOR, WALL))
     return grid.at[tuple(table.edge_cells.T)].max(edges)
 
 
-def _dig_corridors(key: Key, size: int, region: Array) -> tuple[Array, Array]:
+def _dig_corridors(noise: Array, size: int, region: Array) -> tuple[Array, Array]:
     """(region of each node [m * m], dug edges [E] bool); on entry only the nodes of rooms have a region, not 0.
 
     Depth-first random walks: each begins at the first free node and goes on until it has no free neighbour anywhere.
@@ -163,7 +183,6 @@ def _dig_corridors(key: Key, size: int, region: Array) -> tuple[Array, Array]:
         stack = stack.at[depth].set(jnp.where(walks | begins, node, stack[depth]))
         return region, dug, stack, jnp.where(walks | begins, depth + 1, jnp.maximum(depth - 1, 0)), count
 
-    noise = jax.random.uniform(key, (2 * num_nodes, len(NEIGHBOURS)))
     region = jnp.append(region, 1)
     stack = jnp.zeros(num_nodes + 1, jnp.int32)
     loop = (region, jnp.zeros(num_edges + 1, bool), stack, jnp.int32(0), jnp.max(region))
@@ -171,27 +190,27 @@ def _dig_corridors(key: Key, size: int, region: Array) -> tuple[Array, Array]:
     return region[:-1], dug[:-1]
 
 
-def _draw_doors(key: Key, regions: Array) -> Array:
-    """[E] bool: one edge for each pair of neighbouring regions; regions [E, 2] are those that an edge joins."""
+def _draw_doors(priority: Array, regions: Array) -> Array:
+    """[E] bool: the edge of highest priority [E] for each pair of neighbouring regions; regions [E, 2] at its ends."""
     low, high = regions.min(1), regions.max(1)
     pair = low * (regions.max() + 1) + high
-    priority = jax.random.uniform(key, low.shape)
     beaten = (pair[:, None] == pair[None]) & (priority[None] > priority[:, None])
     return (low != high) & ~beaten.any(1)
 
 
-def _choose_cells(key: Key, size: int, room: Array, count: Array) -> tuple[Array, Array]:
+def _choose_cells(noise: Noise, size: int, room: Array, count: Array) -> tuple[Array, Array]:
     """(cell of each object [T, 2], the agent's [2]): objects in different rooms, the agent in any of the rooms."""
-    key_cells, key_objects, key_spawn = jax.random.split(key, 3)
     numbers = 1 + jnp.arange(MOST_ROOMS[size])
-    inside = room.reshape(-1) == numbers[:, None]  # [R, n * n]
-    noise = jax.random.uniform(key_cells, inside.shape)
-    _, cells = lax.top_k(jnp.where(inside, noise, -1.0), 2)  # two different ones of each room
-    cells = jnp.stack(jnp.divmod(cells, size + 2), axis=-1)  # [R, 2, (row, column)]
-    order = jnp.where(numbers <= count, jax.random.uniform(key_objects, numbers.shape), -1.0)
-    _, rooms = lax.top_k(order, NUM_TARGETS[size])
-    start = jax.random.randint(key_spawn, (), 0, count)
-    return cells[rooms, 0], cells[start, 1]
+    score = jnp.where(room.reshape(-1) == numbers[:, None], noise.cell, -1.0)  # [R, n * n]
+    first = jnp.argmax(score, axis=1)  # of each room; the agent starts in another cell than the object
+    second = jnp.argmax(jnp.where(jnp.arange(score.shape[1]) == first[:, None], -1.0, score), axis=1)
+    order = jnp.where(numbers <= count, noise.order, -1.0)
+    rank = jnp.sum(order > order[:, None], axis=1)  # 0 for the room of object 0
+    rooms = jnp.argmax(rank == jnp.arange(NUM_TARGETS[size])[:, None], axis=1)
+    start = (count * noise.spawn).astype(jnp.int32)
+    cells = jnp.append(first[rooms], second[start])
+    cells = jnp.stack(jnp.divmod(cells, size + 2), axis=-1)
+    return cells[:-1], cells[-1]
 
 
 def simplify(before: Array) -> Array:
