@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs import memory_maze_views as views
-from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout, simplify
+from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout
 from src_pure.envs.memory_maze_motion import INNER_STEP, REACH, Body, move, place_of
-from src_pure.envs.memory_maze_pixels import OBJECT_NAMES, Look, Scene
+from src_pure.envs.memory_maze_pixels import OBJECT_NAMES, Look
+from src_pure.envs.memory_maze_simplify import simplify
+from src_pure.envs.memory_maze_walls import Scene
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.types import Array, FiniteFloat, Key, Metrics, PositiveInt
 

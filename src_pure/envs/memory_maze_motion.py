@@ -57,10 +57,15 @@ def place_of(cell: Array, n: int) -> Array:
     return CELL * jnp.stack([across[..., 1], -across[..., 0]], axis=-1)
 
 
+def dot(a: Array, b: Array) -> Array:
+    """[...] the inner products of vectors [..., 2]; not by a matrix product, which a GPU would round to fewer bits."""
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
+
+
 def _glide(body: Body, drive: Number, turn: Number, touching: Array) -> Body:
     """The body after an inner step without walls."""
     ahead, left = _axes(body.heading)
-    forward, sideways = body.velocity @ ahead, body.velocity @ left
+    forward, sideways = dot(body.velocity, ahead), dot(body.velocity, left)
     turned, yaw_rate = _yaw(body.yaw_rate, turn)
     heading = body.heading + turned
 
@@ -130,9 +135,9 @@ def _meet_walls(body: Body, is_open: Array) -> tuple[Body, Array]:
 def _bounce(body: Body, normal: Array, depth: Array) -> tuple[Body, Array]:
     """(body after contact with a wall that it enters by `depth`, whether the wall pushed back)."""
     tangent = jnp.stack([-normal[1], normal[0]])
-    push = jnp.where(depth > 0, jnp.maximum(-(body.velocity @ normal), 0.0), 0.0)
+    push = jnp.where(depth > 0, jnp.maximum(-dot(body.velocity, normal), 0.0), 0.0)
     velocity = body.velocity + push * normal
-    slip = velocity @ tangent - RADIUS * body.yaw_rate
+    slip = dot(velocity, tangent) - RADIUS * body.yaw_rate
     lever = MASS * RADIUS / INERTIA  # rad/m, how much a push along the wall turns
     bound = WALL_FRICTION * push * jnp.abs(slip) / jnp.hypot(slip, WALL_SLIP)
     along = -jnp.clip(slip / (1 + lever * RADIUS), -bound, bound)

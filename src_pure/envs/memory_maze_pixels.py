@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from src_pure.envs.memory_maze_layout import NUM_TEXTURES
-from src_pure.envs.memory_maze_motion import CELL, place_of
+from src_pure.envs.memory_maze_motion import CELL, dot, place_of
 from src_pure.envs.memory_maze_textures import FACE_HEIGHT, FACE_WIDTH, NUM_LEVELS, wall_textures
+from src_pure.envs.memory_maze_walls import Scene, Walls, bits, decode, encode, first_walls, pick, third
 from src_pure.types import Array
 
 FIELD_OF_VIEW = math.radians(80)  # in height and in width
@@ -53,18 +53,6 @@ class Look:
         return self.wall_height < CAMERA_HEIGHT
 
 
-class Scene(NamedTuple):
-    """What is drawn."""
-
-    position: Array  # [2] m
-    heading: Array  # [] rad
-    open: Array  # [n, n] bool
-    room: Array  # [n, n] int32
-    targets: Array  # [T, 2] cells
-    colors: Array  # [T] int32, the colour of each object
-    wall_texture: Array  # [3, 3] int32
-
-
 class Rays(NamedTuple):
     """The rays of one picture; H = W = resolution."""
 
@@ -74,15 +62,6 @@ class Rays(NamedTuple):
     column: np.ndarray  # [H, W] the direction in which a ray looks for a wall
     tangent: np.ndarray  # [C] of the angle between that direction and f, to the right
     sky: np.ndarray  # [3, H, W] float32
-
-
-class Walls(NamedTuple):
-    """Where rays meet the first wall; all [...]."""
-
-    depth: Array  # float32, inf: nowhere
-    texture: Array  # int32
-    face: Array  # int32: 2 for a wall met across a line between columns, + 1 in the direction in which these grow
-    across: Array  # float32 in (0, 1), the place on the face of the cell
 
 
 class Hits(NamedTuple):
@@ -144,13 +123,11 @@ def draw(scene: Scene, target: Array, look: Look) -> Array:
     hits = trace(scene, look)
     _, forward, rightward = _camera(scene)
 
-    light = _pick(_light_of_faces(scene), hits.wall.face)
+    light = pick(_light_of_faces(scene), hits.wall.face)
     if look.textures:
         light *= _panels(hits.wall, table, look)
     light = jnp.where(hits.top, FLOOR_LIGHT, light)  # a face that looks up, as the floor does
-    picture = jnp.where(
-        hits.classes == WALL, _pick(np.asarray(WALLS, np.float32), hits.wall.texture) * light, table.sky
-    )
+    picture = jnp.where(hits.classes == WALL, pick(np.asarray(WALLS, np.float32), hits.wall.texture) * light, table.sky)
     picture = jnp.where(hits.classes == FLOOR, _floor(scene, table, forward, rightward), picture)
     for i, sphere in enumerate(hits.spheres):
         color = jnp.asarray(OBJECT_LIGHT * OBJECTS, jnp.float32)[scene.colors[i]]
@@ -171,44 +148,6 @@ def _camera(scene: Scene) -> tuple[Array, Array, Array]:
     return scene.position + CAMERA_AHEAD * forward, forward, rightward
 
 
-def first_walls(scene: Scene, start: Array, directions: Array) -> Walls:
-    """The first walls that horizontal rays from `start` [..., 2] in `directions` [..., 2] enter; depth in directions.
-
-    All crossings with the n + 1 lines between rows and between columns are computed at once, without a loop.
-    """
-    n = scene.open.shape[0]
-    lines = jnp.arange(n + 1)
-    start = jnp.stack([-start[..., 1], start[..., 0]], axis=-1) / CELL + n / 2  # in cells: row and column
-    way = jnp.stack([-directions[..., 1], directions[..., 0]], axis=-1) / CELL
-    way = jnp.where(jnp.abs(way) < 1e-9, 1e-9, way)
-
-    depths, codes = [], []
-    for axis, solid in ((0, ~scene.open), (1, ~scene.open.T)):  # lines between rows, then those between columns
-        backwards = way[..., axis, None] < 0
-        depth = (lines - start[..., axis, None]) / way[..., axis, None]  # [..., n + 1]
-        place = start[..., 1 - axis, None] + depth * way[..., 1 - axis, None]
-        bits = jnp.pad(_bits(solid), 1)  # of what lies before and after each line; nothing outside of the grid
-        beside = jnp.floor(jnp.clip(place, -1, n))
-        hit = (jnp.where(backwards, bits[:-1], bits[1:]) << 1 >> (beside + 1).astype(jnp.int32)) & 1 == 1
-        depths.append(jnp.where(hit & (depth > 0), depth, jnp.inf))
-        blocks = third(lines - backwards, n), third(beside, n)
-        texture = _pick(scene.wall_texture.reshape(9), 3 * blocks[axis] + blocks[1 - axis])
-        codes.append(_encode(texture, 2 * axis + ~backwards, place - beside))
-    depths, codes = (jnp.concatenate(x, axis=-1) for x in (depths, codes))  # [..., 2n + 2]
-    depth = jnp.min(depths, axis=-1)
-    return Walls(depth, *_decode(jnp.max(jnp.where(depths == depth[..., None], codes, 0), axis=-1)))
-
-
-def _encode(texture: Array, face: Array, across: Array) -> Array:
-    """One whole number, with 8 bits for the place across: it is picked and gathered at the cost of one array."""
-    return ((texture << 2 | face) << 8) | (across * 256).astype(jnp.int32)
-
-
-def _decode(code: Array) -> tuple[Array, Array, Array]:
-    """(texture, face, across)"""
-    return code >> 10, code >> 8 & 3, ((code & 255) + 0.5) / 256
-
-
 def _light_of_faces(scene: Scene) -> Array:
     """[4] the light on each kind of face, which looks against the rays that meet it, along the optical axis."""
     row, column = -jnp.sin(scene.heading), jnp.cos(scene.heading)
@@ -216,27 +155,11 @@ def _light_of_faces(scene: Scene) -> Array:
     return AMBIENT + HEADLIGHT * jnp.maximum(facing, 0.0)
 
 
-def _bits(cells: Array) -> Array:
-    """[n] int32: each row of cells [n, n] bool as a number, with bit k for cell k."""
-    return jnp.sum(cells << jnp.arange(cells.shape[1]), axis=1)
-
-
-def _pick(table: ArrayLike, index: Array) -> Array:
-    """[..., I, J]: table[index] of a small table [K, ...], without a gather, which is slow on a CPU; index [I, J]."""
-    rows = [jnp.reshape(row, (*row.shape, 1, 1)) for row in jnp.asarray(table)]
-    return functools.reduce(lambda picked, k: jnp.where(index == k, rows[k], picked), range(1, len(rows)), rows[0])
-
-
 def _of_pixels(walls: Walls, table: Rays) -> Walls:
     """The walls of all pixels [H, W] from those of all directions [C]; depth along the ray."""
     column = table.column + 0 * walls.face[0]  # depends on the scene: XLA then keeps the pictures of a batch apart
-    code = _encode(walls.texture, walls.face, walls.across)
-    return Walls(walls.depth[column] / table.ahead, *_decode(code[column]))
-
-
-def third(index: Array, n: int) -> Array:
-    """0, 1 or 2: the part of the grid in which textures are the same."""
-    return (index >= n // 3).astype(jnp.int32) + (index >= 2 * n // 3)
+    code = encode(walls.texture, walls.face, walls.across)
+    return Walls(walls.depth[column] / table.ahead, *decode(code[column]))
 
 
 def _beyond_low_walls(
@@ -274,7 +197,7 @@ def _offset(scene: Scene, look: Look, number: int) -> tuple[Array, Array, float]
     """The camera as seen from the centre of an object: ahead, right and up, in m."""
     camera, forward, rightward = _camera(scene)
     offset = camera - place_of(scene.targets[number], scene.open.shape[0])
-    return offset @ forward, offset @ rightward, CAMERA_HEIGHT - look.object_height
+    return dot(offset, forward), dot(offset, rightward), CAMERA_HEIGHT - look.object_height
 
 
 def _sphere(scene: Scene, look: Look, number: int) -> Array:
@@ -306,8 +229,8 @@ def _floor(scene: Scene, table: Rays, forward: Array, rightward: Array) -> Array
     x, y = (camera[i] + ahead * forward[i] + right * rightward[i] for i in (0, 1))
     row = jnp.clip(jnp.floor(n / 2 - y / CELL), 0, n - 1).astype(jnp.int32)
     column = jnp.clip(jnp.floor(x / CELL + n / 2), 0, n - 1).astype(jnp.int32)
-    in_room = (_pick(_bits(scene.room > 0), row) >> column) & 1
-    return _pick(np.asarray(FLOOR_LIGHT * FLOORS, np.float32), in_room)
+    in_room = (pick(bits(scene.room > 0), row) >> column) & 1
+    return pick(np.asarray(FLOOR_LIGHT * FLOORS, np.float32), in_room)
 
 
 def _panels(wall: Walls, table: Rays, look: Look) -> Array:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from src_pure.envs import memory_maze_pixels as pixels
-from src_pure.envs.memory_maze_motion import CELL, TOP_SPEED, place_of
-from src_pure.envs.memory_maze_pixels import CAMERA_AHEAD, FIELD_OF_VIEW, OBJECT_RADIUS, Scene
+from src_pure.envs.memory_maze_motion import CELL, TOP_SPEED, dot, place_of
+from src_pure.envs.memory_maze_pixels import CAMERA_AHEAD, FIELD_OF_VIEW, OBJECT_RADIUS
+from src_pure.envs.memory_maze_walls import Scene, first_walls, third
 from src_pure.types import Array
 
 NUM_RAYS = 9  # in which symbols show the distance to the next wall
@@ -33,15 +34,15 @@ def symbols(scene: Scene, velocity: Array, yaw_rate: Array, target: Array) -> Ar
     camera = scene.position + CAMERA_AHEAD * forward
     offset = place_of(scene.targets, n) - camera  # [T, 2]
     widest = math.tan(FIELD_OF_VIEW / 2)
-    right, ahead = offset @ rightward, offset @ forward
+    right, ahead = dot(offset, rightward), dot(offset, forward)
     in_view = (ahead > 0) & (jnp.abs(right) <= widest * ahead)
     fan = forward + jnp.linspace(-widest, widest, NUM_RAYS)[:, None] * rightward
-    walls = pixels.first_walls(scene, camera, jnp.concatenate([offset, fan])).depth
+    walls = first_walls(scene, camera, jnp.concatenate([offset, fan])).depth
     seen = in_view & (walls[:num_targets] > 1)
     width = CELL * (n - 2)
     objects = seen[:, None] * jnp.stack([jnp.ones_like(right), right / width, ahead / width], axis=1)
     distances = walls[num_targets:] * jnp.linalg.norm(fan, axis=1) / width
-    body = jnp.stack([velocity @ forward / TOP_SPEED, yaw_rate / FASTEST_TURN])
+    body = jnp.stack([dot(velocity, forward) / TOP_SPEED, yaw_rate / FASTEST_TURN])
     return jnp.concatenate([jax.nn.one_hot(target, num_targets), body, objects.reshape(-1), distances])
 
 
@@ -51,7 +52,7 @@ def extra_observations(scene: Scene, target: Array) -> dict[str, Array]:
     forward, rightward = _axes(scene.heading)
     places = place_of(scene.targets, n)
     offset = (places - scene.position) / CELL
-    vectors = jnp.stack([offset @ rightward, offset @ forward], axis=-1)
+    vectors = jnp.stack([dot(offset, rightward), dot(offset, forward)], axis=-1)
     positions = places / CELL + (n - 2) / 2
     return {
         "agent_pos": scene.position / CELL + (n - 2) / 2,
@@ -72,7 +73,7 @@ def map_of(scene: Scene, resolution: int) -> Array:
     x, y = (jnp.asarray(part, jnp.float32) for part in np.meshgrid(centres, -centres))
     cell = np.floor((np.arange(resolution) + 0.5) / resolution * n).astype(int)
     cell = np.ix_(cell, cell)
-    block = pixels.third(jnp.arange(n), n)
+    block = third(jnp.arange(n), n)
     walls = jnp.asarray(pixels.WALLS)[scene.wall_texture[block[:, None], block]]
     dark, bright = jnp.asarray(pixels.FLOORS)
     floor = jnp.where(scene.room[..., None] > 0, bright, dark)

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage, stats
 
 from src_pure.envs.memory_maze import simplify
-from src_pure.envs.memory_maze_layout import DOOR, NUM_TARGETS, OPEN, WALL, draw_before, draw_layout
+from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_before, draw_layout
+from src_pure.envs.memory_maze_simplify import DOOR, OPEN, WALL
 
 SIZES = (9, 11, 13, 15)
 OWN = [9, *(pytest.param(size, marks=pytest.mark.slow) for size in (11, 13, 15))]  # compiling takes long
