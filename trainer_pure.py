@@ -87,9 +87,9 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
 
 def has_many_runs(config: dict[str, Any]) -> bool:
     """Whether a configuration, which nobody has checked yet, has so many runs that each core can train its own."""
-    seeds = config["num_seeds"]
+    seeds = config.get("num_seeds")
     many = isinstance(seeds, int | float) and seeds >= MANY_SEEDS
-    return config["devices"] == "runs" and (many or is_sweep(config) or LANES in config)
+    return config.get("devices") == "runs" and (many or is_sweep(config) or LANES in config)
 
 
 def plan(config: dict[str, Any], trust: Sequence[str]) -> int:

@@ -49,6 +49,7 @@ FAMILIES = [
     [*family(model, TASKS[i % len(TASKS)], ALGOS[i // 4 % 2]), *LENGTH] for i, model in enumerate(known_names("model"))
 ]
 FAMILIES.append([*family("gru", TASKS[0], PQN), *LENGTH])
+FAMILIES.append([*family("lstm", ["task=memorymaze", "encoder=conv", "task.time_limit=8"], ALGOS[1]), *LENGTH])
 NUM_PARTS = 4  # of the list of trainings, so that every core gets some
 FAST = "model=gru"  # the quick tests trace these families
 CRAFTAX = [*family("gru", ["task=craftax", "task.env_name=Craftax-Classic-Symbolic-v1"], ALGOS[0]), *LENGTH]
