@@ -80,6 +80,13 @@ def device_memory() -> int:
     return stats.get("bytes_limit", host_memory() // jax.local_device_count())
 
 
+def all_memory() -> int:
+    """Bytes that arrays may take on all devices of this process together."""
+    import jax  # as above
+
+    return device_memory() * jax.local_device_count()
+
+
 def bytes_of(tree) -> int:
     """Total bytes of the arrays of a pytree; ShapeDtypeStructs count like the arrays that they describe."""
     import jax  # as above
@@ -117,7 +124,7 @@ def device_error(error: Exception) -> Exception:
     text = str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
         return ConfigError(
-            f"out of memory ({device_memory() / GIB:,.1f} GiB in all): {text or 'the machine has no more'}; choose a "
+            f"out of memory ({all_memory() / GIB:,.1f} GiB in all): {text or 'the machine has no more'}; choose a "
             "smaller num_seeds, num_envs, num_steps or model"
         )
     return DeviceError(f"the device or its compiler failed: {text}")

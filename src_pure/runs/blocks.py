@@ -180,7 +180,8 @@ def most_lanes(experiment: Experiment) -> int:
     On a CPU the blocks of all devices have to stay in the cache; an accelerator takes as many as its memory can hold.
     """
     on_cpu = jax.default_backend() == "cpu"
-    available = CACHE_BYTES // jax.local_device_count() if on_cpu else device_memory() // SHARE
+    blocks = 1 if experiment.settings.devices == "envs" else jax.local_device_count()  # that are computed at a time
+    available = CACHE_BYTES // blocks if on_cpu else device_memory() // SHARE
     return 2 ** max(0, (available // bytes_of_lane(experiment)).bit_length() - 1)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from src_pure.build import build
 from src_pure.config.names import COMPONENTS, dotted
 from src_pure.config.sweep import one_point, sweep_settings
-from src_pure.device import GIB, device_memory
+from src_pure.device import GIB, all_memory
 from src_pure.errors import ConfigError, shown
 from src_pure.experiment import Experiment, is_lane_key, lane_keys, side_by_side, with_seed, with_values
 from src_pure.lanes import Lane
@@ -196,12 +196,12 @@ def _lanes_per_batch(group: Group, wanted: int | None) -> int:
 
     Besides its state, a lane needs room for the copy that a checkpoint is written from and for its rows.
     """
-    available = device_memory() * jax.local_device_count()
-    most = max(1, available // (COPIES * bytes_of_lane(group.points[0].experiment)))
+    available, needed = all_memory(), COPIES * bytes_of_lane(group.points[0].experiment)
+    most = max(1, available // needed)
     if wanted is not None and min(wanted, group.num_lanes) > most:
         raise ConfigError(
             f"sweep.lanes_per_batch={wanted:,} does not fit into {available / GIB:,.1f} GiB: about "
-            f"{COPIES * bytes_of_lane(group.points[0].experiment) / 1e6:,.1f} MB for each lane leave room for {most:,}"
+            f"{needed / 1e6:,.1f} MB for each lane leave room for {most:,}"
         )
     return wanted or most
 

@@ -247,7 +247,7 @@ def test_a_plan_is_printed_and_nothing_is_written(tmp_path, monkeypatch, capsys)
     ],
 )
 def test_a_plan_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys, options, message):
-    monkeypatch.setattr(plan, "device_memory", lambda: 10**9)
+    monkeypatch.setattr(plan, "all_memory", lambda: 10**9)
     assert trainer_pure.main([*SWEEP, *options, f"run_dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and list(tmp_path.iterdir()) == []
