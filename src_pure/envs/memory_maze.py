@@ -142,11 +142,12 @@ class MemoryMaze:
 
         Only the colours of the objects are random, and only with shuffle_colors.
         """
-        still = jnp.zeros(2)
-        colors = jax.random.permutation(key, len(OBJECT_NAMES)) if self.shuffle_colors else jnp.arange(6)
+        colors = jnp.arange(len(OBJECT_NAMES))
+        if self.shuffle_colors:
+            colors = jax.random.permutation(key, colors)
         state = State(
             position=place_of(jnp.asarray(spawn), self.size + 2),
-            velocity=still,
+            velocity=jnp.zeros(2),
             heading=jnp.asarray(heading, jnp.float32),
             yaw_rate=jnp.float32(0),
             target=jnp.asarray(target, jnp.int32),

@@ -88,12 +88,6 @@ def draw_layout(key: Key, size: int) -> Layout:
     return Layout(simplify(_draw_grid(noise, size, room)), room, targets, spawn, wall_texture)
 
 
-def draw_before(key: Key, size: int) -> Array:
-    """[n, n] int32, WALL, OPEN and DOOR: a maze as `simplify` takes it."""
-    key_rooms, key_rest = jax.random.split(key)
-    return _draw_grid(_draw_noise(key_rest, size), size, _place_rooms(key_rooms, size)[0])
-
-
 class Noise(NamedTuple):
     """Uniform numbers in [0, 1), all from a single draw: every further one would take seconds to compile."""
 

@@ -46,9 +46,9 @@ def move(body: Body, drive: Number, turn: Number, is_open: Array, target: Array,
     return body, nearest
 
 
-def cell_at(position: Array, n: int) -> Array:
-    """[2] int32, row and column of a place."""
-    return jnp.round(jnp.stack([-position[1], position[0]]) / CELL + (n - 1) / 2).astype(jnp.int32)
+def cell_at(place: Array, n: int) -> Array:
+    """[..., 2] int32, row and column of places [..., 2]."""
+    return jnp.round(jnp.stack([-place[..., 1], place[..., 0]], axis=-1) / CELL + (n - 1) / 2).astype(jnp.int32)
 
 
 def place_of(cell: Array, n: int) -> Array:
@@ -64,7 +64,7 @@ def dot(a: Array, b: Array) -> Array:
 
 def _glide(body: Body, drive: Number, turn: Number, touching: Array) -> Body:
     """The body after an inner step without walls."""
-    ahead, left = _axes(body.heading)
+    ahead, left = axes(body.heading)
     forward, sideways = dot(body.velocity, ahead), dot(body.velocity, left)
     turned, yaw_rate = _yaw(body.yaw_rate, turn)
     heading = body.heading + turned
@@ -76,13 +76,13 @@ def _glide(body: Body, drive: Number, turn: Number, touching: Array) -> Body:
     braked = INNER_STEP * jnp.where(touching, ACCELERATION_AT_WALL, SIDEWAYS)
     sideways = jnp.sign(sideways) * jnp.maximum(jnp.abs(sideways) - braked, 0.0)
 
-    ahead, left = _axes(heading)
+    ahead, left = axes(heading)
     velocity = (forward + gained) * ahead + sideways * left
     position = body.position + INNER_STEP * (body.velocity + velocity) / 2
     return Body(position, velocity, heading, yaw_rate)
 
 
-def _axes(heading: Array) -> tuple[Array, Array]:
+def axes(heading: Array) -> tuple[Array, Array]:
     """Unit vectors [2] ahead of the agent and to its left."""
     cos, sin = jnp.cos(heading), jnp.sin(heading)
     return jnp.stack([cos, sin]), jnp.stack([-sin, cos])

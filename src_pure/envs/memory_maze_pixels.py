@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from src_pure.envs.memory_maze_layout import NUM_TEXTURES
-from src_pure.envs.memory_maze_motion import CELL, dot, place_of
+from src_pure.envs.memory_maze_motion import CELL, axes, cell_at, dot, place_of
 from src_pure.envs.memory_maze_textures import FACE_HEIGHT, FACE_WIDTH, NUM_LEVELS, wall_textures
 from src_pure.envs.memory_maze_walls import Scene, Walls, bits, decode, encode, first_walls, pick, third
 from src_pure.types import Array
@@ -59,6 +59,7 @@ class Rays(NamedTuple):
     ahead: np.ndarray  # [H, W] float32
     right: np.ndarray
     up: np.ndarray
+    floor: np.ndarray  # [H, W] float32, the depth of the floor; inf above the horizon
     column: np.ndarray  # [H, W] the direction in which a ray looks for a wall
     tangent: np.ndarray  # [C] of the angle between that direction and f, to the right
     sky: np.ndarray  # [3, H, W] float32
@@ -87,6 +88,7 @@ def rays(resolution: int) -> Rays:
     sine = up / np.sqrt(ahead**2 + right**2 + up**2)
     return Rays(
         *(x.astype(np.float32) for x in (ahead, right, up)),
+        floor=np.where(up < 0, -CAMERA_HEIGHT / np.minimum(up, -1e-9), np.inf).astype(np.float32),
         column=column.astype(np.int32),
         tangent=(((np.arange(count) + 0.5) / count * 2 - 1) * most).astype(np.float32),
         sky=(SKY_LEVEL[:, None, None] + SKY_ABOVE[:, None, None] * sine).astype(np.float32),
@@ -96,7 +98,7 @@ def rays(resolution: int) -> Rays:
 def trace(scene: Scene, look: Look) -> Hits:
     """What each pixel shows."""
     table = rays(look.resolution)
-    camera, forward, rightward = _camera(scene)
+    camera, forward, rightward = camera_of(scene)
     directions = forward + jnp.asarray(table.tangent)[:, None] * rightward  # [C, 2]
     wall = _of_pixels(first_walls(scene, camera, directions), table)
     height = CAMERA_HEIGHT + wall.depth * table.up
@@ -106,9 +108,8 @@ def trace(scene: Scene, look: Look) -> Hits:
     if look.sees_over_walls:
         wall, depth, top = _beyond_low_walls(scene, look, camera, (forward, rightward), wall, depth)
         on_wall = depth < jnp.inf
-    floor = jnp.asarray(np.where(table.up < 0, -CAMERA_HEIGHT / np.minimum(table.up, -1e-9), np.inf), jnp.float32)
-    classes = jnp.where(on_wall, WALL, jnp.where(floor < jnp.inf, FLOOR, SKY))
-    depth = jnp.where(on_wall, depth, floor)
+    classes = jnp.where(on_wall, WALL, np.where(table.floor < np.inf, FLOOR, SKY))
+    depth = jnp.where(on_wall, depth, table.floor)
 
     spheres = tuple(_sphere(scene, look, i) for i in range(scene.targets.shape[0]))
     for i, sphere in enumerate(spheres):
@@ -121,14 +122,13 @@ def draw(scene: Scene, target: Array, look: Look) -> Array:
     """uint8 [H, W, 3]: the picture within a border in the colour of the object `target`."""
     table = rays(look.resolution)
     hits = trace(scene, look)
-    _, forward, rightward = _camera(scene)
 
     light = pick(_light_of_faces(scene), hits.wall.face)
     if look.textures:
         light *= _panels(hits.wall, table, look)
     light = jnp.where(hits.top, FLOOR_LIGHT, light)  # a face that looks up, as the floor does
     picture = jnp.where(hits.classes == WALL, pick(np.asarray(WALLS, np.float32), hits.wall.texture) * light, table.sky)
-    picture = jnp.where(hits.classes == FLOOR, _floor(scene, table, forward, rightward), picture)
+    picture = jnp.where(hits.classes == FLOOR, _floor(scene, table), picture)
     for i, sphere in enumerate(hits.spheres):
         color = jnp.asarray(OBJECT_LIGHT * OBJECTS, jnp.float32)[scene.colors[i]]
         shaded = color[:, None, None] * _sphere_light(scene, look, i, sphere)
@@ -141,11 +141,10 @@ def draw(scene: Scene, target: Array, look: Look) -> Array:
     return jnp.moveaxis(picture.astype(jnp.uint8), 0, -1)
 
 
-def _camera(scene: Scene) -> tuple[Array, Array, Array]:
+def camera_of(scene: Scene) -> tuple[Array, Array, Array]:
     """(place of the camera, directions ahead and to the right), [2] each."""
-    cos, sin = jnp.cos(scene.heading), jnp.sin(scene.heading)
-    forward, rightward = jnp.stack([cos, sin]), jnp.stack([sin, -cos])
-    return scene.position + CAMERA_AHEAD * forward, forward, rightward
+    forward, leftward = axes(scene.heading)
+    return scene.position + CAMERA_AHEAD * forward, forward, -leftward
 
 
 def _light_of_faces(scene: Scene) -> Array:
@@ -176,7 +175,7 @@ def _beyond_low_walls(
     ray = jnp.asarray(table.ahead)[..., None] * axes[0] + jnp.asarray(table.right)[..., None] * axes[1]
     place = camera + jnp.where(down, top, 0.0)[..., None] * ray  # [H, W, 2]
     n = scene.open.shape[0]
-    cell = jnp.round(jnp.stack([-place[..., 1], place[..., 0]], axis=-1) / CELL + (n - 1) / 2).astype(jnp.int32)
+    cell = cell_at(place, n)
     inside = ((cell >= 0) & (cell < n)).all(-1) & down
     row, column = jnp.clip(cell[..., 0], 0, n - 1), jnp.clip(cell[..., 1], 0, n - 1)
     passes = depth == jnp.inf
@@ -195,7 +194,7 @@ def _beyond_low_walls(
 
 def _offset(scene: Scene, look: Look, number: int) -> tuple[Array, Array, float]:
     """The camera as seen from the centre of an object: ahead, right and up, in m."""
-    camera, forward, rightward = _camera(scene)
+    camera, forward, rightward = camera_of(scene)
     offset = camera - place_of(scene.targets[number], scene.open.shape[0])
     return dot(offset, forward), dot(offset, rightward), CAMERA_HEIGHT - look.object_height
 
@@ -220,12 +219,12 @@ def _sphere_light(scene: Scene, look: Look, number: int, depth: Array) -> Array:
     return AMBIENT + HEADLIGHT * jnp.maximum(-facing / OBJECT_RADIUS, 0.0)
 
 
-def _floor(scene: Scene, table: Rays, forward: Array, rightward: Array) -> Array:
+def _floor(scene: Scene, table: Rays) -> Array:
     """[3, H, W]: the colour of the floor, where a ray meets it."""
     n = scene.open.shape[0]
-    camera = scene.position + CAMERA_AHEAD * forward
-    depth = np.where(table.up < 0, -CAMERA_HEIGHT / np.minimum(table.up, -1e-9), 0.0)
-    ahead, right = jnp.asarray(depth * table.ahead, jnp.float32), jnp.asarray(depth * table.right, jnp.float32)
+    camera, forward, rightward = camera_of(scene)
+    depth = np.where(table.floor < np.inf, table.floor, 0)
+    ahead, right = depth * table.ahead, depth * table.right
     x, y = (camera[i] + ahead * forward[i] + right * rightward[i] for i in (0, 1))
     row = jnp.clip(jnp.floor(n / 2 - y / CELL), 0, n - 1).astype(jnp.int32)
     column = jnp.clip(jnp.floor(x / CELL + n / 2), 0, n - 1).astype(jnp.int32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs.memory_maze_motion import CELL, TOP_SPEED, dot, place_of
-from src_pure.envs.memory_maze_pixels import CAMERA_AHEAD, FIELD_OF_VIEW, OBJECT_RADIUS
+from src_pure.envs.memory_maze_pixels import FIELD_OF_VIEW, OBJECT_RADIUS
 from src_pure.envs.memory_maze_walls import Scene, first_walls, third
 from src_pure.types import Array
 
@@ -30,8 +30,7 @@ def symbols(scene: Scene, velocity: Array, yaw_rate: Array, target: Array) -> Ar
     next wall in 9 directions within the field of view, from left to right, in widths of the maze.
     """
     n, num_targets = scene.open.shape[0], scene.targets.shape[0]
-    forward, rightward = _axes(scene.heading)
-    camera = scene.position + CAMERA_AHEAD * forward
+    camera, forward, rightward = pixels.camera_of(scene)
     offset = place_of(scene.targets, n) - camera  # [T, 2]
     widest = math.tan(FIELD_OF_VIEW / 2)
     right, ahead = dot(offset, rightward), dot(offset, forward)
@@ -49,7 +48,7 @@ def symbols(scene: Scene, velocity: Array, yaw_rate: Array, target: Array) -> Ar
 def extra_observations(scene: Scene, target: Array) -> dict[str, Array]:
     """See MemoryMaze.extra_observations."""
     n = scene.open.shape[0]
-    forward, rightward = _axes(scene.heading)
+    _, forward, rightward = pixels.camera_of(scene)
     places = place_of(scene.targets, n)
     offset = (places - scene.position) / CELL
     vectors = jnp.stack([dot(offset, rightward), dot(offset, forward)], axis=-1)
@@ -81,14 +80,8 @@ def map_of(scene: Scene, resolution: int) -> Array:
     for place, color in zip(place_of(scene.targets, n), scene.colors, strict=True):
         disc = jnp.hypot(x - place[0], y - place[1]) < OBJECT_RADIUS
         picture = jnp.where(disc[..., None], jnp.asarray(pixels.OBJECTS)[color], picture)
-    forward, rightward = _axes(scene.heading)
+    _, forward, rightward = pixels.camera_of(scene)
     dx, dy = x - scene.position[0], y - scene.position[1]
     ahead, aside = dx * forward[0] + dy * forward[1], dx * rightward[0] + dy * rightward[1]
     agent = (jnp.hypot(dx, dy) < DOT) | ((ahead > 0) & (ahead < DOT + NOSE) & (jnp.abs(aside) < DOT / 3))
     return jnp.where(agent[..., None], 255, picture).astype(jnp.uint8)
-
-
-def _axes(heading: Array) -> tuple[Array, Array]:
-    """Unit vectors [2] ahead of the agent and to its right."""
-    cos, sin = jnp.cos(heading), jnp.sin(heading)
-    return jnp.stack([cos, sin]), jnp.stack([sin, -cos])

@@ -15,7 +15,7 @@ from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import VectorEnv
 
 KEY = jax.random.key(0)
-NOTHING, FORWARD, LEFT, RIGHT = range(4)
+NOTHING, FORWARD = 0, 1
 
 
 def hall(env, **changes):

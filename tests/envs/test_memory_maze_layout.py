@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from src_pure.envs import memory_maze_layout as layout
 from src_pure.envs.memory_maze import simplify
-from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_before, draw_layout
+from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout
 from src_pure.envs.memory_maze_simplify import DOOR, OPEN, WALL
 
 SIZES = (9, 11, 13, 15)
@@ -116,7 +117,13 @@ def test_every_layout_is_a_maze(size):
 @pytest.mark.slow
 def test_doors_join_each_pair_of_regions_once():
     """Without doors, regions are apart; each pair of neighbours has one door."""
-    for grid in jax.jit(jax.vmap(partial(draw_before, size=13)))(jax.random.split(jax.random.key(1), 50)):
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return layout._draw_grid(layout._draw_noise(key, 13), 13, layout._place_rooms(key, 13)[0])
+
+    for grid in draw(jax.random.split(jax.random.key(1), 50)):
         region, _ = ndimage.label(np.asarray(grid) == OPEN, CROSS)
         pairs = []
         for row, column in np.argwhere(np.asarray(grid) == DOOR):
