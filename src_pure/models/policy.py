@@ -35,7 +35,7 @@ class Policy(nn.Module):
     @property
     def distribution(self) -> type[Distribution]:
         """The type of its distributions over actions."""
-        raise NotImplementedError
+        raise NotImplementedError  # each policy has its own
 
     @in_32_bits
     def initialize_carry(self, batch_size: int) -> Carry:
