@@ -88,7 +88,8 @@ class ImpalaEncoder(nn.Module):
         for channels in self.channels:
             x = nn.max_pool(_convolution(channels)(x), (3, 3), strides=(2, 2), padding="SAME")
             for _ in range(2):
-                x += _convolution(channels)(nn.relu(_convolution(channels)(nn.relu(x))))
+                residual = _convolution(channels)(nn.relu(x))
+                x += _convolution(channels)(nn.relu(residual))
         x = nn.relu(x).reshape(*obs.shape[:2], -1)
         return nn.relu(dense(self.size)(x))
 
