@@ -10,6 +10,7 @@ from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs import memory_maze_views as views
 from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout
 from src_pure.envs.memory_maze_motion import INNER_STEP, REACH, Body, move, place_of
+from src_pure.envs.memory_maze_path import draw_minimap, shortest_path
 from src_pure.envs.memory_maze_pixels import OBJECT_NAMES, Look
 from src_pure.envs.memory_maze_simplify import simplify
 from src_pure.envs.memory_maze_walls import Scene
@@ -22,6 +23,7 @@ SHORTEST_WAY = 0.75  # s: an object is a cell away at the start, and the agent h
 TALL, LOW = 1.5, 0.4  # m, of walls; low ones are part of the variant that shows objects above them
 ON_FLOOR, ABOVE_WALLS = 0.0, 1.1  # m, of the objects' centres
 HEAD = 0.42  # m, the distance at which the agent's head touches an object above the walls
+MINIMAP_SCALE = 2  # pixels of a side of each cell
 
 
 class MemoryMazeParams(NamedTuple):
@@ -71,6 +73,8 @@ class MemoryMaze:
     low_walls: bool = False  # walls of 0.4 m and objects above them, to be seen from everywhere
     shuffle_colors: bool = False  # object i has any of the 6 colours, not always colour i
     resolution: PositiveInt = 64  # pixels of a side
+    view: Literal["camera", "top"] = "camera"  # of the picture: from the agent's head, or of the maze from above
+    minimap: bool = False  # the picture and maze_layout show the shortest path to the target
     frequency: Literal[4, 40] = 4  # steps per second
 
     numbers = MemoryMazeParams._fields
@@ -82,6 +86,7 @@ class MemoryMaze:
             ("size", tuple(NUM_TARGETS)),
             ("observation", ("pixels", "symbolic", "extra")),
             ("actions", ("discrete", "continuous")),
+            ("view", ("camera", "top")),
             ("frequency", (4, 40)),
         ):
             if getattr(self, field) not in choices:
@@ -89,6 +94,12 @@ class MemoryMaze:
                 raise ValueError(f"{field} must be {wanted}, got {getattr(self, field)!r}")
         if not 16 <= self.resolution <= 512:
             raise ValueError(f"resolution must be from 16 to 512 pixels, got {self.resolution}")
+        if self.minimap and self.observation == "symbolic":
+            raise ValueError("minimap needs observation pixels or extra, got 'symbolic', which cannot show it")
+        if self.minimap and self.resolution < MINIMAP_SCALE * self.size:
+            raise ValueError(
+                f"minimap needs a resolution of at least {MINIMAP_SCALE * self.size} pixels, got {self.resolution}"
+            )
         fewest = int(SHORTEST_WAY * self.frequency) + 1
         if self.default_params.time_limit < fewest:
             raise ValueError(
@@ -188,19 +199,33 @@ class MemoryMaze:
         if self.observation == "extra":
             extra = self.extra_observations(state, params)
             return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in extra.values()])
-        return pixels.draw(state.scene, state.target, self.look)
+        return self._picture(state, self.look)
+
+    def _picture(self, state: State, look: Look) -> Array:
+        """uint8 [H, W, 3]: the agent's picture."""
+        draw = views.from_above if self.view == "top" else pixels.draw
+        picture = draw(state.scene, state.target, look)
+        if not self.minimap:
+            return picture
+        scale = max(1, MINIMAP_SCALE * look.resolution // self.resolution)
+        return draw_minimap(picture, state.scene, shortest_path(state.scene, state.target), scale)
 
     def extra_observations(self, state: State, params: MemoryMazeParams) -> dict[str, Array]:
         """What the original's ExtraObs variants add to the picture, under the same names; lengths in cells.
 
         agent_pos [2], (0, 0) in the south-west corner; agent_dir [2], a unit vector; maze_layout uint8 [size, size],
         1 where it is open, row 0 in the south; targets_pos [T, 2] and target_pos [2]; targets_vec [T, 2] and target_vec
-        [2], from the agent, to its right and ahead; target_color [3] in [0, 1].
+        [2], from the agent, to its right and ahead; target_color [3] in [0, 1]. With the minimap, maze_layout is 2 on
+        the shortest path to the target.
         """
-        return views.extra_observations(state.scene, state.target)
+        extra = views.extra_observations(state.scene, state.target)
+        if self.minimap:
+            path = shortest_path(state.scene, state.target)
+            extra["maze_layout"] += path[1:-1, 1:-1][::-1].astype(jnp.uint8)
+        return extra
 
     def classes(self, state: State, params: MemoryMazeParams) -> Array:
-        """int8 [64, 64]: what each pixel shows, without the border: 0 sky, 1 floor, 2 wall, 3 + i object i."""
+        """int8 [64, 64]: what the camera's pixels show, without the border: 0 sky, 1 floor, 2 wall, 3 + i object i."""
         return pixels.trace(state.scene, self.look).classes.astype(jnp.int8)
 
     def observation_space(self, params: MemoryMazeParams) -> Box:
@@ -224,4 +249,4 @@ class MemoryMaze:
     def render(self, state: State, params: MemoryMazeParams) -> Array:
         """uint8 [256, 512, 3]: what the agent sees, next to a map with the objects and the agent."""
         look = Look(256, 8, self.look.wall_height, self.look.object_height, self.textures)
-        return jnp.concatenate([pixels.draw(state.scene, state.target, look), views.map_of(state.scene, 256)], axis=1)
+        return jnp.concatenate([self._picture(state, look), views.map_of(state.scene, 256)], axis=1)

@@ -6,16 +6,23 @@ from src_pure.envs.memory_maze import MemoryMaze
 from src_pure.envs.names import check_name
 from src_pure.types import FiniteFloat, PositiveInt
 
+TOP: dict[str, Any] = {"view": "top", "resolution": 256}
 VARIANTS: dict[str, dict[str, Any]] = {  # the part of the name after the size
     "": {},
     "Vis": {"low_walls": True},
     "HD": {"resolution": 256},
+    "Top": TOP,
     "ExtraObs": {},
     "ExtraObs-Vis": {"low_walls": True},
+    "ExtraObs-Top": TOP,
+    "Oracle": {"minimap": True},
+    "Oracle-Top": {"minimap": True, **TOP},
+    "Oracle-ExtraObs": {"minimap": True},
     "HiFreq": {"frequency": 40},
     "HiFreq-Vis": {"frequency": 40, "low_walls": True},
     "HiFreq-HD": {"frequency": 40, "resolution": 256},
     "6CL": {"shuffle_colors": True},
+    "6CL-Top": {"shuffle_colors": True, **TOP},
     "6CL-ExtraObs": {"shuffle_colors": True},
 }
 NAMES: dict[str, dict[str, Any]] = {

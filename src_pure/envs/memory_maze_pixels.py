@@ -134,10 +134,15 @@ def draw(scene: Scene, target: Array, look: Look) -> Array:
         shaded = color[:, None, None] * _sphere_light(scene, look, i, sphere)
         picture = jnp.where(hits.classes == OBJECT + i, shaded, picture)
 
+    return with_border(jnp.clip(jnp.round(picture), 0, 255), scene, target, look)
+
+
+def with_border(picture: Array, scene: Scene, target: Array, look: Look) -> Array:
+    """uint8 [H, W, 3]: a picture [3, H, W] within a border in the colour of the object `target`."""
     frame = np.ones((look.resolution, look.resolution), bool)
     frame[look.border : -look.border, look.border : -look.border] = False
     border = jnp.asarray(BORDERS, jnp.float32)[scene.colors[target]]
-    picture = jnp.where(frame, border[:, None, None], jnp.clip(jnp.round(picture), 0, 255))
+    picture = jnp.where(frame, border[:, None, None], picture)
     return jnp.moveaxis(picture.astype(jnp.uint8), 0, -1)
 
 

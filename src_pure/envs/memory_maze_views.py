@@ -1,4 +1,4 @@
-"""Other views of a Memory Maze than the agent's picture: a map for people, numbers for probes and quick tests."""
+"""Other views of a Memory Maze than through the agent's eyes: from above, and as numbers for probes and quick tests."""
 
 import math
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs.memory_maze_motion import CELL, TOP_SPEED, dot, place_of
-from src_pure.envs.memory_maze_pixels import FIELD_OF_VIEW, OBJECT_RADIUS
+from src_pure.envs.memory_maze_pixels import FIELD_OF_VIEW, OBJECT_RADIUS, Look
 from src_pure.envs.memory_maze_walls import Scene, first_walls, third
 from src_pure.types import Array
 
 NUM_RAYS = 9  # in which symbols show the distance to the next wall
 FASTEST_TURN = 1.286  # rad/s
 DOT, NOSE = 0.35, 0.5  # m, how the map shows the agent: the radius of a disc, the length of a line ahead
+TOP_WIDTH = 1.1  # of what the original's camera above the maze sees, in widths of the grid
 
 
 def num_symbols(num_targets: int) -> int:
@@ -65,18 +66,25 @@ def extra_observations(scene: Scene, target: Array) -> dict[str, Array]:
     }
 
 
-def map_of(scene: Scene, resolution: int) -> Array:
-    """uint8 [resolution, resolution, 3]: the maze from above, north at the top."""
+def from_above(scene: Scene, target: Array, look: Look) -> Array:
+    """uint8 [H, W, 3]: the maze from above, within a border in the colour of the object `target`."""
+    picture = map_of(scene, look.resolution, TOP_WIDTH)
+    return pixels.with_border(jnp.moveaxis(picture, -1, 0), scene, target, look)
+
+
+def map_of(scene: Scene, resolution: int, width: float = 1.0) -> Array:
+    """uint8 [resolution, resolution, 3]: the maze from above, north at the top; `width` in widths of the grid."""
     n = scene.open.shape[0]
-    centres = ((np.arange(resolution) + 0.5) / resolution - 0.5) * CELL * n
-    x, y = (jnp.asarray(part, jnp.float32) for part in np.meshgrid(centres, -centres))
-    cell = np.floor((np.arange(resolution) + 0.5) / resolution * n).astype(int)
+    centres = ((np.arange(resolution) + 0.5) / resolution - 0.5) * width * n  # in cells
+    x, y = (jnp.asarray(CELL * part, jnp.float32) for part in np.meshgrid(centres, -centres))
+    cell = np.clip(np.floor(centres + n / 2), -1, n).astype(int) + 1  # black outside of the grid
     cell = np.ix_(cell, cell)
     block = third(jnp.arange(n), n)
     walls = jnp.asarray(pixels.WALLS)[scene.wall_texture[block[:, None], block]]
     dark, bright = jnp.asarray(pixels.FLOORS)
     floor = jnp.where(scene.room[..., None] > 0, bright, dark)
-    picture = jnp.where(scene.open[..., None], floor, walls // 2)[cell]
+    colors = jnp.where(scene.open[..., None], floor, walls // 2)  # [n, n, 3]
+    picture = jnp.pad(colors, ((1, 1), (1, 1), (0, 0)))[cell]
     for place, color in zip(place_of(scene.targets, n), scene.colors, strict=True):
         disc = jnp.hypot(x - place[0], y - place[1]) < OBJECT_RADIUS
         picture = jnp.where(disc[..., None], jnp.asarray(pixels.OBJECTS)[color], picture)

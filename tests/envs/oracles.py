@@ -1,6 +1,9 @@
 """Slow, obvious NumPy twins of the environments. One section per topic."""
 
+from collections import deque
+
 import numpy as np
+from PIL import Image
 
 # --- T-Maze ---------------------------------------------------------------------------------------------------------
 
@@ -344,3 +347,35 @@ def memory_maze_classes(size, position, heading, is_open, targets):
         if ((seen >= 0) | (e > 0) & (point[..., 2] > 1.5)).all():
             break
     return np.where(seen < 0, 0, seen)
+
+
+def memory_maze_path(is_open, start, goal):
+    """[n, n] bool: the cells of the path that breadth-first search finds, looking west, east, south and north."""
+    came_from, queue = {start: start}, deque([start])
+    while queue:
+        row, column = cell = queue.popleft()
+        for after in ((row, column - 1), (row, column + 1), (row + 1, column), (row - 1, column)):
+            if is_open[after] and after not in came_from:
+                came_from[after] = cell
+                queue.append(after)
+    path = np.zeros_like(is_open)
+    if goal in came_from:
+        path[goal] = True
+        while goal != start:
+            goal = came_from[goal]
+            path[goal] = True
+    return path
+
+
+def memory_maze_minimap(is_open, path, position, heading):
+    """[2 size, 2 size, 3] the map of the Oracle variants, before it is mixed with the picture; Pillow moves it.
+
+    The agent is in the middle and looks upwards; each cell is 2 pixels wide.
+    """
+    n = len(is_open)
+    east, south = position[0] / 2, -position[1] / 2  # in cells, from the middle
+    colors = np.where(path[..., None], (0, 255, 0), np.where(is_open[..., None], 255, 0)).astype(np.uint8)
+    colors[int(n / 2 + south), int(n / 2 + east)] = (255, 0, 0)
+    large = Image.fromarray(colors[1:-1, 1:-1].repeat(2, axis=0).repeat(2, axis=1))
+    moved = large.transform(large.size, Image.Transform.AFFINE, (1, 0, 2 * east, 0, 1, 2 * south))
+    return np.asarray(moved.rotate(90 - np.degrees(heading)))

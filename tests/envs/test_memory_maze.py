@@ -124,10 +124,11 @@ def test_every_name_builds(name):
     env = memory_maze_task(name)
     params = env.default_params
     obs, state = jax.eval_shape(env.reset_env, KEY, params)
-    side = 256 if "HD" in name else 64
+    side = 256 if "HD" in name or "Top" in name else 64
     assert obs.shape == (side, side, 3) == env.observation_space(params).shape and obs.dtype == jnp.uint8
     assert state.open.shape == (env.size + 2,) * 2
     assert env.shuffle_colors == ("6CL" in name) and env.low_walls == ("Vis" in name)
+    assert env.minimap == ("Oracle" in name) and (env.view == "top") == ("Top" in name)
 
 
 def test_colours_are_shuffled_only_where_the_name_says_so():
