@@ -40,7 +40,7 @@ def memory_maze_task(
     time_limit: PositiveInt | None = None,
     reward_target: FiniteFloat = 1.0,
 ) -> MemoryMaze:
-    """The Memory Maze of a published name.
+    """The Memory Maze of a published name; those with Oracle have no symbolic observation.
 
     ExtraObs shows the same picture; what it adds comes from `extra_observations`, or alone with observation="extra".
     """

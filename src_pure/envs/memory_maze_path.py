@@ -10,7 +10,9 @@ from src_pure.envs.memory_maze_motion import CELL, axes, cell_at
 from src_pure.envs.memory_maze_walls import Scene
 from src_pure.types import Array
 
-ORDER = np.array([(0, -1), (0, 1), (1, 0), (-1, 0)])  # west, east, south, north: the first of equally short ways
+ORDER = np.array(
+    [(0, -1), (0, 1), (1, 0), (-1, 0)], np.int32
+)  # west, east, south, north: the first of equally short ways
 WALL, OPEN, PATH, AGENT = range(4)
 COLORS = np.array([(0, 0, 0), (255, 255, 255), (0, 255, 0), (255, 0, 0)], np.uint8)
 
@@ -38,7 +40,7 @@ def shortest_path(scene: Scene, target: Array) -> Array:
         around = cell + ORDER
         return path, around[jnp.argmin(distance[around[:, 0], around[:, 1]])]
 
-    at_target = jnp.full((n, n), unknown).at[tuple(scene.targets[target])].set(0)
+    at_target = jnp.full((n, n), unknown, jnp.int32).at[tuple(scene.targets[target])].set(0)
     distance, _ = lax.while_loop(lambda loop: loop[1], spread, (at_target, at_target[row, column] == unknown))
     steps = distance[row, column]
     count = jnp.where(steps < unknown, steps + 1, 0)
@@ -54,7 +56,7 @@ def draw_minimap(picture: Array, scene: Scene, path: Array, scale: int) -> Array
     """
     n = scene.open.shape[0]
     side = scale * (n - 2)
-    middle = np.arange(side) + 0.5 - side / 2
+    middle = np.arange(side, dtype=np.float32) + 0.5 - side / 2
     right, up = np.meshgrid(middle, -middle)
     forward, leftward = axes(scene.heading)
     east, north = (up * forward[i] - right * leftward[i] for i in (0, 1))
@@ -68,4 +70,5 @@ def draw_minimap(picture: Array, scene: Scene, path: Array, scale: int) -> Array
     cells = jnp.where(path, PATH, jnp.where(scene.open, OPEN, WALL))
     cells = cells.at[tuple(cell_at(scene.position, n))].set(AGENT)
     minimap = jnp.asarray(COLORS)[jnp.where(on_map, cells[row, column], WALL)]
+    picture = lax.optimization_barrier(picture)  # else XLA draws parts of it twice: four times as slow
     return picture.at[:side, -side:].set(picture[:side, -side:] // 2 + minimap // 2)
