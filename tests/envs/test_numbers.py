@@ -19,6 +19,7 @@ VARIANTS = {
     "mysterypath": ["task.observation=symbolic", "task.observation=symbolic task.env_name=MysteryPath-Easy-v0"],
     "gymnax": ["", "task.env_name=Pendulum-v1"],
     "craftax": ["task.env_name=Craftax-Classic-Symbolic-v1"],
+    "memorymaze": ["task.observation=symbolic"],
 }
 CASES = [(task, variant) for task in known_names("task") for variant in VARIANTS.get(task, [""])]
 SLOW = VARIANTS["craftax"] + VARIANTS["mysterypath"][1:]  # to build

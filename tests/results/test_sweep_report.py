@@ -170,6 +170,7 @@ def test_one_key_and_one_seed_have_no_pairs_and_no_interval(tmp_path, capsys):
     assert "no interval, 1 seed\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["sweep_plots", "landscape_plots"])
 def test_pictures_use_no_display(module):
     command = [sys.executable, "-c", f"import src_pure.results.{module}"]

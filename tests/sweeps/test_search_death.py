@@ -30,23 +30,24 @@ STEPS = [
     (Program, "refill"), (Program, "segment"), (Checkpoints, "_write"), (Checkpoints, "_prune"),
     (RunDir, "write_summary"), (search, "write_best"), (search, "write_runs"),
 ]  # fmt: skip
-QUICK = ("ask", "is_pruned", "_write")
+QUICK = ("_write",)
 
 
 def steps():
-    found = []
-    for owner, name in STEPS:
-        for moment in ("before", "after"):
-            marks = () if name in QUICK and moment == "after" else pytest.mark.slow
-            found.append(pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}", marks=marks))
-    return found
+    """After each step, which is before the next; and before a segment, because several steps may come before it."""
+    cases = [(owner, name, "after") for owner, name in STEPS] + [(Program, "segment", "before")]
+    return [
+        pytest.param(owner, name, moment, id=f"{moment} {owner.__name__}.{name}",
+                     marks=() if name in QUICK else pytest.mark.slow)
+        for owner, name, moment in cases
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("owner", "name", "moment"), steps())
 def test_a_search_that_dies_anywhere_continues_exactly(searched, tmp_path, monkeypatch, owner, name, moment):
     """It dies again and again, each time at the next call of this step, until it comes through."""
     folder, deaths = tmp_path / "search", 0
-    for number in (1, 2, 3, 5, 8, 13):
+    for number in (1, 2, 5):
         calls, original = 0, getattr(owner, name)
 
         def dying(*arguments, original=original, number=number, **options):
@@ -107,17 +108,17 @@ def test_a_signal_saves_everything(searched, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_continues_exactly(searched, tmp_path):
-    """kill -9, each time once it has come further than before, until it comes through."""
+    """kill -9, each time once it has come further than before, four times."""
     folder, codes, random = tmp_path / "search", [], np.random.default_rng(0)
-    while codes[-1:] != [0] and len(codes) < 30:
+    while codes[-1:] != [0]:
         with subprocess.Popen(
             [sys.executable, "-u", "trainer_pure.py", *SEARCH, f"run_dir={folder}"],
             cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             for line in process.stdout:
-                if "of 8 trials: " in line and random.random() < 0.4:
+                if len(codes) < 4 and "of 8 trials: " in line and random.random() < 0.4:
                     time.sleep(random.uniform(0, 0.3))
                     process.kill()
         codes.append(process.returncode)
-    assert len(codes) > 2 and codes[-1] == 0
+    assert len(codes) > 2
     assert_same_search(folder, searched)

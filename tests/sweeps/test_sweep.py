@@ -111,7 +111,7 @@ def test_a_batch_runs_by_itself(swept, tmp_path):
         np.testing.assert_allclose(found.select_dtypes("number"), wanted.select_dtypes("number"), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("update", [1, 4])
+@pytest.mark.parametrize("update", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_killed_sweep_continues_exactly(swept, tmp_path, monkeypatch, capsys, update):
     """In the second batch: by a signal at once, or by a kill that saves nothing."""
     folder, seen = tmp_path / "sweep", []
@@ -137,6 +137,7 @@ def test_a_killed_sweep_continues_exactly(swept, tmp_path, monkeypatch, capsys, 
     assert_same_numbers(folder, swept)
 
 
+@pytest.mark.slow
 def test_batches_of_other_processes_are_left_to_them(swept, tmp_path, capsys):
     folder = tmp_path / "sweep"
     shutil.copytree(swept, folder)
