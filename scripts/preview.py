@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import jax
 
@@ -27,7 +26,7 @@ from src_pure.config.targets import TRUST_HELP
 from src_pure.device import computing
 from src_pure.errors import ConfigError, Parser, guarded
 from src_pure.preview.compiling import preview, require
-from src_pure.preview.devices import DEVICES, target_of
+from src_pure.preview.devices import DEVICES, Target, target_of
 from src_pure.preview.report import lines, values
 from src_pure.preview.table import read_table, write_table
 
@@ -44,26 +43,21 @@ def arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST_HELP)
     parser.add_argument("--only", choices=PROGRAMS, help="one of the two programs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    parser.add_argument("--add", type=Path, metavar="FILE", help="also add them to a table, under this command")
     parser.add_argument(
         "--all", type=Path, metavar="FILE", help="add the published experiments that FILE lacks, each with KEY=VALUE"
     )
     options = parser.parse_intermixed_args(command_line)
-    if options.all and options.json:
-        raise ConfigError("--json is for one configuration: leave it out, or --all")
+    if options.all and (options.json or options.add):
+        raise ConfigError("--json and --add are for one configuration: leave them out, or --all")
     return options
-
-
-def alone() -> None:
-    """Keeps this process on its CPU, where jax only traces, and its programs out of the compilation cache."""
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def show(options: argparse.Namespace) -> int:
     """0, after the preview of one configuration is printed."""
     target = target_of(options.device)
     require(target.device)
-    alone()
+    jax.config.update("jax_platforms", "cpu")  # an accelerator that is here has no part in this
     experiment = build(compose(options.overrides, options.config), options.trust)
     with computing():
         found = preview(experiment, target, *(options.only in (None, name) for name in PROGRAMS))
@@ -71,31 +65,34 @@ def show(options: argparse.Namespace) -> int:
         print(line)
     if options.json:
         write_table(options.json, values(found))
+    if options.add:
+        table = read_table(options.add) if options.add.exists() else {}
+        write_table(options.add, table | {key_of(options.overrides, target): values(found)})
     return 0
+
+
+def key_of(overrides: Sequence[str], target: Target) -> str:
+    """What a table calls a preview: the arguments that give it."""
+    return " ".join([*overrides, "--device", target.text])
 
 
 def fill(options: argparse.Namespace) -> int:
-    """0, after a table holds every published experiment. Each is compiled in a process of its own, so memory is freed.
+    """The highest exit code, after every published experiment was compiled, in a process of its own to free memory.
 
-    The file is written after each of them, so an interrupted command goes on where it was.
+    Each is written to the table at once, so a command that is given again goes on where it was interrupted.
     """
-    target = target_of(options.device)
+    target, code = target_of(options.device), 0
     require(target.device)
-    table = read_table(options.all) if options.all.exists() else {}
+    known = read_table(options.all) if options.all.exists() else {}
     for experiment in [f"+{group}={name}" for group in experiment_groups() for name in known_names(group)]:
-        command = [experiment, *options.overrides]
-        key = " ".join([*command, "--device", target.text])
-        if key in table:
+        overrides = [experiment, *options.overrides]
+        if (key := key_of(overrides, target)) in known:
             continue
         print(key, flush=True)
-        with TemporaryDirectory() as folder:
-            file = Path(folder) / "preview.json"
-            further = ["--device", target.text, "--only", options.only or "training", "--json", str(file)]
-            done = subprocess.run([sys.executable, __file__, *command, *further], stdout=subprocess.DEVNULL)
-            if done.returncode == 0:  # otherwise it said why
-                table[key] = read_table(file)
-                write_table(options.all, table)
-    return 0
+        further = ["--device", target.text, "--only", options.only or "training", "--add", str(options.all)]
+        done = subprocess.run([sys.executable, __file__, *overrides, *further], stdout=subprocess.DEVNULL)
+        code = max(code, done.returncode)  # it said why
+    return code
 
 
 @guarded

@@ -3,13 +3,15 @@
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 
 from src_pure.device import GIB, bytes_of
@@ -150,7 +152,8 @@ def cost(
     started = time.perf_counter()
     lowered = traced.lower(lowering_platforms=(LOWERED_FOR[target.device.platform],))
     try:
-        compiled = lowered.compile()
+        with uncached():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if used := EXHAUSTED.search(str(error)):
             check_room(experiment, target, blocks, int(float(used[1]) * UNIT[used[2]]), others)
@@ -163,6 +166,19 @@ def cost(
     return Cost(seconds, memory.argument_size_in_bytes, memory.temp_size_in_bytes, needed, counted)
 
 
+@contextmanager
+def uncached() -> Generator[None]:
+    """Compiles in the block without jax's cache, which cannot load programs for a device that is not there."""
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # jax decides once whether it uses the cache, and forgets it here
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
 def check_room(experiment: Experiment, target: Target, blocks: Blocks, needed: int, others: int) -> None:
     """Raises ConfigError if a device has fewer bytes than the block and the blocks that wait need; says what fits."""
     memory = target.device.memory
@@ -173,8 +189,8 @@ def check_room(experiment: Experiment, target: Target, blocks: Blocks, needed: i
         advice = f"about num_seeds={int(blocks.size + blocks.shares * (memory - needed) / per_lane):,} would fit"
     elif (lanes := memory * blocks.width // needed) >= 1:
         advice = f"about lanes_per_block={lanes:,} would fit"
-    elif (envs := memory * experiment.settings.num_envs // needed) >= 1:
-        advice = f"about num_envs={envs:,} would fit"
+    elif (envs := memory * blocks.width * experiment.settings.num_envs // needed) >= 1:
+        advice = f"about num_envs={envs:,} would fit" + (" with lanes_per_block=1" if blocks.width > 1 else "")
     else:
         advice = "choose a smaller num_steps or model"
     found = f"{(needed + others) / GIB:,.1f} GiB for {blocks.num_lanes:,} lanes, {blocks.width:,} of them at a time"

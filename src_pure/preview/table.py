@@ -10,7 +10,7 @@ from src_pure.errors import ConfigError
 from src_pure.runs.atomic import replacing
 
 TOLERANCE = 0.05
-NOISE = ("compile_seconds",)  # depends on what else the machine does
+IGNORED = ("compile_seconds", "lanes", "lanes_per_block", "env_steps")  # noise, and what was asked for
 MORE_IS_BETTER = ("per_second",)  # endings of names
 
 
@@ -61,5 +61,5 @@ def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{name}: ")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and key not in NOISE:
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key not in IGNORED:
             yield name, float(value)

@@ -4,16 +4,14 @@ from src_pure.preview.hlo import Computation, Instruction, Module
 
 SLICES = ("dynamic-slice", "slice", "gather")  # read only a part of their first operand
 TRANSPARENT = ("bitcast", "copy-done", "fusion-done")
-NOTHING = "AllocateBuffer"
+NOTHING, GEMM = "AllocateBuffer", "__cublas$"  # what a custom call calls
 
 
 def traffic(instruction: Instruction, computation: Computation, module: Module) -> int:
     """Bytes read and written. What is read only in slices, or replaced in place, counts with that part."""
     operands = computation.operands(instruction)
     match instruction.opcode:
-        case "fusion":
-            return _fusion(instruction, module)
-        case "fusion-start":
+        case "fusion" | "fusion-start":
             return _fusion(instruction, module)
         case "copy-start":
             return sum(array.num_bytes for array in instruction.arrays[:2])  # to, from, and a flag
@@ -25,6 +23,8 @@ def traffic(instruction: Instruction, computation: Computation, module: Module) 
             return 2 * instruction.num_bytes if operands[0].num_bytes else instruction.num_bytes
         case "custom-call" if NOTHING in instruction.attributes:
             return 0
+        case "custom-call" if GEMM in instruction.attributes:  # its second result is room to work in
+            return sum(x.num_bytes for x in operands) + instruction.arrays[0].num_bytes
         case opcode if opcode.endswith("-start"):  # of a collective: its shape repeats the operands
             return 2 * sum(x.num_bytes for x in operands)
     return sum(x.num_bytes for x in operands) + instruction.num_bytes

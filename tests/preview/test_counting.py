@@ -188,6 +188,7 @@ def test_products_by_their_precision():
     assert counted.total("bfloat16") == 2 * 4 * 3 * 5 * 7
     assert counted.total("rounded float32") == counted.total("float32") == 2 * 2 * 3 * 9
     assert counted.total("all-reduce") == 1 and counted.total(LAUNCHES) == 4
+    assert counted.total(BYTES) == 2 * 4 * (6 + 27 + 18) + 2 * 4 * 18 + 2 * (60 + 140) + 4 * 84
 
 
 def test_a_conditional_takes_its_longest_branch():
