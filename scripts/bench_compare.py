@@ -20,12 +20,13 @@ from src_pure.preview.table import TOLERANCE, changes, read_table
 def main(command_line: Sequence[str] | None = None) -> int:
     """1 if a number grew, else 0."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("old", type=Path, metavar="OLD")
-    parser.add_argument("new", type=Path, metavar="NEW")
-    options = parser.parse_args(command_line)
-    found = changes(read_table(options.old), read_table(options.new))
+    parser.add_argument("tables", nargs="*", type=Path, metavar="TABLE", help="two files: the old one, the new one")
+    tables = parser.parse_args(command_line).tables
+    if len(tables) != 2:
+        raise ConfigError(f"give two files, OLD.json and NEW.json, got {len(tables)}")
+    found = changes(*map(read_table, tables))
     if not found:
-        raise ConfigError(f"{options.old} and {options.new} have no number of the same name")
+        raise ConfigError(f"{tables[0]} and {tables[1]} have no number of the same name")
     for change in (change for change in found if change.old != change.new):
         mark = "  WORSE" if change.is_worse else ""
         print(f"{change.ratio:8.3f}  {change.old:>18,.6g} -> {change.new:<18,.6g}  {change.name}{mark}")
