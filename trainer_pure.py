@@ -26,14 +26,15 @@ from src_pure.config.names import CONFIG_FILE
 from src_pure.config.sweep import is_search, is_sweep
 from src_pure.config.usage import usage
 from src_pure.device import computing, spread_over_cores
-from src_pure.errors import ConfigError, Parser, guarded
+from src_pure.errors import ConfigError, Parser, guarded, shown
 from src_pure.experiment import LANES
+from src_pure.preview.devices import target_of
 from src_pure.runs.hosts import Group, place_of, together
 from src_pure.runs.preemption import stop_on_signals
 from src_pure.runs.programs import Programs
 from src_pure.runs.shared import Follower, SharedPrograms, follow, lead
 from src_pure.runs.training import train_in_folder
-from src_pure.sweeps.estimate import describe
+from src_pure.sweeps.estimate import describe, describe_on, memory_on
 from src_pure.sweeps.plan import make_plan
 from src_pure.sweeps.search import open_search, run_search
 from src_pure.sweeps.search_plan import make_search
@@ -70,6 +71,9 @@ def train(options: argparse.Namespace, programs: Programs) -> int:
         spread_over_cores()
     if config["plan"] is not None:
         return plan(config, options.trust)
+    if config["device"] is not None:
+        given = shown(config["device"])
+        raise ConfigError(f"device={given} is for plan=only; JAX_PLATFORMS chooses where a training runs")
     if is_search(config):
         refuse_group(programs)
         return search(config, options.trust, options.help)
@@ -96,11 +100,15 @@ def plan(config: dict[str, Any], trust: Sequence[str]) -> int:
     """The exit code, after the plan of a command is printed."""
     if config["plan"] != "only":
         raise ConfigError(f"plan must be only, or null to train, got {config['plan']}")
+    target = None if config["device"] is None else target_of(str(config["device"]))
     if is_search(config):
+        if target:
+            raise ConfigError("plan=only prints the rungs of a search, whatever the device: leave out device")
         print(make_search(config, trust))
         return 0
     with computing():
-        for line in describe(make_plan(config, trust)):
+        found = make_plan(config, trust, memory_on(target) if target else None)
+        for line in describe_on(target, found) if target else describe(found):
             print(line, flush=True)
     return 0
 

@@ -47,8 +47,10 @@ def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., 
         def step(played: Played) -> Played:
             actor, playing, episodes, time = played
             key_action, key_env = jax.random.split(jax.random.fold_in(key, time))
-            carry, action = act(key_action, actor)
-            env_state, timestep = env.step(key_env, actor.env_state, action)
+            with jax.named_scope("acting"):
+                carry, action = act(key_action, actor)
+            with jax.named_scope("environment"):
+                env_state, timestep = env.step(key_env, actor.env_state, action)
             first_end = timestep._replace(finished=timestep.finished & playing)
             episodes = added(episodes, first_end, 0)
             return Played(Actor(env_state, timestep, carry), playing & ~timestep.finished, episodes, time + 1)
@@ -62,7 +64,8 @@ def make_evaluate(env: VecEnv, policy: Policy, max_steps: int) -> Callable[..., 
     def evaluate(key: Key, params: Params, greedy: Array | bool, task: EnvParams | None = None) -> Metrics:
         own_env = with_params(env, task)
         key_reset, key_run = jax.random.split(key)
-        env_state, timestep = own_env.reset(key_reset)
+        with jax.named_scope("environment"):
+            env_state, timestep = own_env.reset(key_reset)
         actor = Actor(env_state, timestep, policy.initialize_carry(env.num_envs))
         nothing = jax.tree.map(jnp.zeros_like, episode_sums(timestep) | {"unfinished": jnp.int32(0)})
         played = Played(actor, jnp.ones(env.num_envs, bool), nothing, jnp.int32(0))

@@ -58,12 +58,14 @@ def make_train(env: VecEnv, policy: Policy) -> tuple[InitFn, UpdateFn]:
         own_env = with_params(env, task)
         key, key_rollout, key_learn, key_refresh = jax.random.split(state.key, 4)
         params, start = state.learner.params, state.actor
-        start = start._replace(env_state=own_env.refresh(key_refresh, start.env_state))
+        with jax.named_scope("environment"):  # scopes name parts of the program for profilers and scripts/preview.py
+            start = start._replace(env_state=own_env.refresh(key_refresh, start.env_state))
         explore = partial(algo.explore, update=state.update)
         actor, trajectory, episodes = rollout(key_rollout, own_env, apply, params, start, algo.num_steps, explore)
         obs, reset = actor.timestep.obs[None], actor.timestep.reset[None]
-        (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
-        learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
+        with jax.named_scope("learning"):
+            (_, output), sown = apply(params, actor.carry, obs, reset, mutable="intermediates")
+            learner, losses = algo.update(key_learn, state.learner, apply, start.carry, trajectory, output.value[0])
         health = {
             "param_norm": optax.tree.norm(learner.params),
             "nonfinite_inputs": nonfinite_inputs(trajectory, actor.timestep.obs),
@@ -134,8 +136,10 @@ def rollout(
         actor, episodes = loop
         key_action, key_env = jax.random.split(key)
         obs, reset = actor.timestep.obs, actor.timestep.reset
-        carry, action, output = acting_step(key_action, apply, params, actor.carry, obs, reset, explore=explore)
-        env_state, timestep = env.step(key_env, actor.env_state, action)
+        with jax.named_scope("acting"):
+            carry, action, output = acting_step(key_action, apply, params, actor.carry, obs, reset, explore=explore)
+        with jax.named_scope("environment"):
+            env_state, timestep = env.step(key_env, actor.env_state, action)
         transition = Trajectory(
             obs=obs,
             reset=reset,

@@ -3,7 +3,7 @@
 bits <- distributions <- types; errors <- device
 device, types <- ops <- envs | models | algos <- train, evaluate, conformance <- build <- runs
 envs, algos <- lanes <- experiment <- build; errors, types <- config <- build
-runs <- sweeps <- results <- scripts; sweeps <- trainer_pure
+runs <- preview <- sweeps <- results <- scripts; sweeps <- trainer_pure
 """
 
 import ast
@@ -33,7 +33,8 @@ BELOW["lanes"] = GROUND | {"errors", "ops", "algos", "envs"}
 BELOW["experiment"] = BELOW["lanes"] | {"lanes", "config", "models"}
 BELOW["build"] = BELOW["train"] | {"config", "errors", "device", "lanes", "experiment"}
 BELOW["runs"] = BELOW["build"] | {"train", "evaluate", "build"}
-BELOW["sweeps"] = BELOW["runs"] | {"runs"}
+BELOW["preview"] = BELOW["runs"] | {"runs"}
+BELOW["sweeps"] = BELOW["preview"] | {"preview"}
 BELOW["results"] = BELOW["sweeps"] | {"sweeps"}
 CONCRETE = ("envs.base", "envs.spaces", "models.base", "models.policy", "algos.base")  # allowed in train.py
 

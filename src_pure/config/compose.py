@@ -11,7 +11,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from src_pure.config.files import read_config_file
-from src_pure.config.names import CONFIG_DIR, CONFIG_FILE, PLAN, SWEEP
+from src_pure.config.names import CONFIG_DIR, CONFIG_FILE, OF_COMMAND, SWEEP
 from src_pure.config.overrides import Override, apply, choices, is_choice, parse
 from src_pure.config.sweep import (
     add_axis,
@@ -45,7 +45,7 @@ def compose(overrides: Sequence[str], config_file: Path = CONFIG_FILE) -> dict[s
 def with_command(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the settings of a command at their defaults where it does not have them."""
     own = chosen([])
-    defaults = {name: own[name] for name in (SWEEP, PLAN)}
+    defaults = {name: own[name] for name in OF_COMMAND}
     if isinstance(config.get(SWEEP), dict):
         config = config | {SWEEP: defaults[SWEEP] | config[SWEEP]}
     return config | {name: value for name, value in defaults.items() if name not in config}

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONFIG_DIR = next(path for path in (PACKAGE / "configs", PACKAGE.parent / "configs") if path.is_dir())
 CONFIG_FILE = CONFIG_DIR / "config.yaml"
 COMPONENTS = ("task", "model", "encoder", "policy", "algo")  # groups whose YAML names a class by _target_
-SWEEP, PLAN = "sweep", "plan"  # keys that concern a command, not one training
+SWEEP, PLAN, DEVICE = OF_COMMAND = "sweep", "plan", "device"  # keys that concern a command, not one training
 DERIVED = {  # keys that follow from other keys and cannot be set directly
     "algo.num_steps": "num_steps",
     "algo.num_updates": "total_steps",

@@ -134,6 +134,7 @@ class Command(Settings):
 
     sweep: Sweep
     plan: Literal["only"] | None
+    device: Text | None
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:

@@ -13,7 +13,7 @@ import yaml
 from src_pure.config.files import parse_yaml
 from src_pure.config.names import (
     COMPONENTS,
-    PLAN,
+    OF_COMMAND,
     SWEEP,
     dotted,
     harmless,
@@ -60,10 +60,10 @@ def check_axis(config: dict[str, Any], key: str, new: bool = False) -> None:
     """
     if key in ("seed", "num_seeds"):
         raise ConfigError(f"sweep.{key}: every point trains the same seeds; for three of them write num_seeds=3")
-    if harmless(key) or key in (SWEEP, PLAN):
+    if harmless(key) or key in OF_COMMAND:
         raise ConfigError(f"sweep.{key}: all points would be the same, because {key} does not change what they compute")
     known = [name for name in (*dotted(config), *COMPONENTS) if not (harmless(name) or name.endswith("._target_"))]
-    known = [name for name in known if name.split(".")[0] not in ("seed", "num_seeds", SWEEP, PLAN)]
+    known = [name for name in known if name.split(".")[0] not in ("seed", "num_seeds", *OF_COMMAND)]
     parent = key.rpartition(".")[0]
     free = "." in parent and any(name == parent or name.startswith(f"{parent}.") for name in known)
     if key not in known and not free and not (new and "." in key):
@@ -96,8 +96,8 @@ def is_search(config: dict[str, Any]) -> bool:
 
 
 def one_point(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without `sweep` and `plan`, which do not describe a training."""
-    return {name: value for name, value in config.items() if name not in (SWEEP, PLAN)}
+    """The configuration without the keys of a command, such as `sweep`, which do not describe a training."""
+    return {name: value for name, value in config.items() if name not in OF_COMMAND}
 
 
 def resolve_components(config: dict[str, Any], component: Callable[[str, str], dict[str, Any]]) -> None:
@@ -116,7 +116,7 @@ def resolve_components(config: dict[str, Any], component: Callable[[str, str], d
 
 def of_one_point(overrides: Sequence[Override], group: str, name: str) -> list[Override]:
     """The overrides that a command line for one point would have: without the sweep, with one component chosen."""
-    others = [x for x in overrides if x.key.partition(".")[0] not in (SWEEP, PLAN)]
+    others = [x for x in overrides if x.key.partition(".")[0] not in OF_COMMAND]
     return [
         *(x for x in others if not (is_choice(x) and x.key == group)),
         Override(f"{group}={name}", False, group, name),

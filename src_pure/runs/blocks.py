@@ -143,7 +143,14 @@ def blocks_of(experiment: Experiment, width: int | None = None) -> Blocks:
     None: lanes_per_block of the configuration, or else chosen by bytes. Raises ConfigError if the environments cannot
     be divided between the devices.
     """
-    num_lanes, num_devices = len(experiment.lanes), jax.local_device_count()
+    return blocks_on(jax.local_devices(), experiment, width)
+
+
+def blocks_on(
+    devices: Sequence[jax.Device], experiment: Experiment, width: int | None = None, most: int | None = None
+) -> Blocks:
+    """As blocks_of, on the given devices; most: what `most_lanes` is there, None: as in this process."""
+    num_lanes, num_devices = len(experiment.lanes), len(devices)
     if experiment.settings.devices == "envs":
         num_envs = experiment.settings.num_envs
         if num_envs % num_devices:
@@ -151,17 +158,18 @@ def blocks_of(experiment: Experiment, width: int | None = None) -> Blocks:
                 f"num_envs must be a multiple of the {num_devices} devices with devices=envs, got {num_envs}; change "
                 "it, or set devices=runs"
             )
-        return EnvBlocks(num_lanes, width or width_of(experiment, 1), mesh_of(num_devices, ENVS), num_envs)
-    width = width or width_of(experiment, num_devices)
-    return Blocks(num_lanes, width, mesh_of(min(num_devices, -(-num_lanes // width))))
+        mesh = mesh_of(num_devices, ENVS, devices)
+        return EnvBlocks(num_lanes, width or width_of(experiment, 1, most), mesh, num_envs)
+    width = width or width_of(experiment, num_devices, most)
+    return Blocks(num_lanes, width, mesh_of(min(num_devices, -(-num_lanes // width)), devices=devices))
 
 
-def width_of(experiment: Experiment, num_devices: int) -> int:
-    """Lanes per device of a new training's blocks."""
+def width_of(experiment: Experiment, num_devices: int, most: int | None = None) -> int:
+    """Lanes per device of a new training's blocks; most: None for that of this process."""
     even = -(-len(experiment.lanes) // num_devices)  # if there were a single block
     if wanted := experiment.settings.lanes_per_block:
         return min(even, wanted)
-    return even if even == 1 else fitting(even, most_lanes(experiment))
+    return even if even == 1 else fitting(even, most or most_lanes(experiment))
 
 
 def fitting(even: int, most: int) -> int:
@@ -181,7 +189,11 @@ def most_lanes(experiment: Experiment) -> int:
     """
     on_cpu = jax.default_backend() == "cpu"
     blocks = 1 if experiment.settings.devices == "envs" else jax.local_device_count()  # that are computed at a time
-    available = CACHE_BYTES // blocks if on_cpu else device_memory() // SHARE
+    return lanes_in(CACHE_BYTES // blocks if on_cpu else device_memory() // SHARE, experiment)
+
+
+def lanes_in(available: int, experiment: Experiment) -> int:
+    """A power of two of lanes whose state and rollout take no more bytes than are available; at least 1."""
     return 2 ** max(0, (available // bytes_of_lane(experiment)).bit_length() - 1)
 
 

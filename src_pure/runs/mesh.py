@@ -3,7 +3,7 @@
 Or those that the environments of every lane are spread over: they add up gradients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,10 @@ ROWS = PartitionSpec(None, AXIS)  # leaves [U, R]
 SAME = PartitionSpec()  # every device has the same
 
 
-def mesh_of(num_devices: int, axis: str = AXIS) -> Mesh:
-    """The first devices of this process in a row."""
-    return Mesh(np.array(jax.local_devices()[:num_devices]), (axis,))
+def mesh_of(num_devices: int, axis: str = AXIS, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The first of the devices in a row; None: those of this process."""
+    known = jax.local_devices() if devices is None else devices
+    return Mesh(np.array(known[:num_devices]), (axis,))
 
 
 def on_each_device(function: Callable, mesh: Mesh, arguments: Any, results: Any) -> Callable:

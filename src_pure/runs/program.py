@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from signal import Signals
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,34 @@ class Program:
         return tuple(self.blocks.split(state, self.like))
 
 
+class Traced(NamedTuple):
+    """The functions of one block as jax sees them: only shapes, nothing is allocated or compiled."""
+
+    init: jax.stages.Traced
+    segment: jax.stages.Traced
+    evaluate: jax.stages.Traced
+    state: TrainState  # shapes of the state of a block
+    bytes_of_block: int  # on each device: state and metrics
+    max_updates: int  # of one segment
+
+
+def trace(experiment: Experiment, blocks: Blocks) -> Traced:
+    """The program of an experiment, traced; raises ConfigError if checkpoint.metric is not a column of the metrics."""
+    settings = experiment.settings
+    # the same program for every total_steps, so that a continued training equals an uninterrupted one
+    max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
+    init, segment, evaluate = (jax.jit(x, donate_argnums=n) for x, n in functions(experiment, blocks, max_updates))
+    keys = jax.ShapeDtypeStruct((blocks.size,), jax.random.key(0, impl=GENERATOR).dtype)
+    keys, numbers = blocks.shapes((keys, blocks.resized(jax.eval_shape(experiment.numbers))))
+    traced_init = init.trace(keys, numbers)
+    state = blocks.shapes(traced_init.out_info)
+    traced_segment = segment.trace(state, numbers, blocks.shapes(jax.ShapeDtypeStruct((), jnp.int32), SAME))
+    check_metric(settings.checkpoint.metric, traced_segment.out_info[1])
+    of_block = bytes_of(jax.tree.map(numbers_of, traced_segment.out_info)) // blocks.shares
+    traced_evaluate = evaluate.trace(keys, state.learner.params, numbers.task)
+    return Traced(traced_init, traced_segment, traced_evaluate, state, of_block, max_updates)
+
+
 def compile_program(experiment: Experiment, warm_start: str | None = None, width: int | None = None) -> Program:
     """The Program of an experiment.
 
@@ -119,24 +148,13 @@ def compile_program(experiment: Experiment, warm_start: str | None = None, width
     checkpoint.metric is not a column of the metrics.
     """
     started = time.perf_counter()
-    settings, num_lanes = experiment.settings, len(experiment.lanes)
-    blocks = blocks_of(experiment, width)
-    # the same program for every total_steps, so that a continued training equals an uninterrupted one
-    max_updates = MAX_SEGMENT if settings.log_seconds else settings.num_updates
-    init, segment, evaluate = (jax.jit(x, donate_argnums=n) for x, n in functions(experiment, blocks, max_updates))
-
-    # only shapes so far: nothing is allocated before it is known to fit
-    keys = jax.ShapeDtypeStruct((blocks.size,), jax.random.key(0, impl=GENERATOR).dtype)
-    keys, numbers = blocks.shapes((keys, blocks.resized(jax.eval_shape(experiment.numbers))))
-    traced_init = init.trace(keys, numbers)
-    state = blocks.shapes(traced_init.out_info)
-    traced_segment = segment.trace(state, numbers, blocks.shapes(jax.ShapeDtypeStruct((), jnp.int32), SAME))
-    check_metric(settings.checkpoint.metric, traced_segment.out_info[1])
-    of_block = bytes_of(jax.tree.map(numbers_of, traced_segment.out_info)) // blocks.shares
-    check_fits(of_block * len(blocks), num_lanes, "the state of a training with its table of metrics")
+    num_lanes, blocks = len(experiment.lanes), blocks_of(experiment, width)
+    traced = trace(experiment, blocks)
+    check_fits(traced.bytes_of_block * len(blocks), num_lanes, "the state of a training with its table of metrics")
+    state = traced.state
     params = read_warm_start(Path(warm_start), state.learner.params) if warm_start else None
-    lowered = (traced_init.lower(), traced_segment.lower(), evaluate.lower(keys, state.learner.params, numbers.task))
-    others = of_block * (len(blocks) - 1), num_lanes
+    lowered = (traced.init.lower(), traced.segment.lower(), traced.evaluate.lower())
+    others = traced.bytes_of_block * (len(blocks) - 1), num_lanes
     with counting() as cache:
         segment = compile_fitting(lowered[1], *others, "an update", "num_envs, num_steps or model")
         evaluate = compile_fitting(lowered[2], *others, "an evaluation", "evaluation.num_episodes or model")
@@ -147,7 +165,7 @@ def compile_program(experiment: Experiment, warm_start: str | None = None, width
         numbers=blocks.split(experiment.numbers()),
         like=blocks.resized(state, num_lanes),
         warm_start=None if params is None else partial(learners_from, experiment, blocks, params),
-        max_updates=max_updates,
+        max_updates=traced.max_updates,
         compile_seconds=0.0,
         cache=cache,
         compiled_init=init,
@@ -161,7 +179,8 @@ def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple
     """(init, segment, evaluate) of one block, each with the number of the argument that it donates."""
     init, update = make_train(experiment.env, experiment.policy)
     evaluate = make_evaluate(experiment.evaluation_env, experiment.policy, experiment.evaluation_steps)
-    at_once = lanes_evaluated_at_once(blocks.width, experiment.evaluation_env.num_envs)
+    platform = blocks.mesh.devices.flat[0].platform
+    at_once = lanes_evaluated_at_once(blocks.width, experiment.evaluation_env.num_envs, platform)
 
     def init_lanes(keys, numbers):
         return init_runs(init, keys, *numbers)
@@ -188,12 +207,12 @@ def functions(experiment: Experiment, blocks: Blocks, max_updates: int) -> tuple
     )
 
 
-def lanes_evaluated_at_once(width: int, num_episodes: int) -> int:
+def lanes_evaluated_at_once(width: int, num_episodes: int, platform: str) -> int:
     """How many lanes of a block are evaluated together: on a CPU just enough to keep it busy, else all of them.
 
     Lanes that are evaluated together wait for the longest episode among them.
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return width
     return max(
         lanes for lanes in range(1, width + 1) if width % lanes == 0 and (lanes == 1 or lanes * num_episodes <= BUSY)

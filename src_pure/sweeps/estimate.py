@@ -11,6 +11,10 @@ import jax.numpy as jnp
 from src_pure.device import GIB, bytes_of, device_memory
 from src_pure.experiment import Experiment
 from src_pure.lanes import GENERATOR, SeedLanes
+from src_pure.preview.compiling import devices_of, preview
+from src_pure.preview.devices import Target
+from src_pure.preview.report import lines
+from src_pure.preview.roofline import bound
 from src_pure.runs.arrays import numbers_of
 from src_pure.runs.blocks import Blocks
 from src_pure.runs.columns import to_arrow
@@ -55,12 +59,38 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"in all about {clock(total)} on {devices}, tables of {size / 1e6:,.1f} MB"
 
 
-def _lines(plan: Plan, number: int, group: Group, found: Estimate) -> Iterator[str]:
+def describe_on(target: Target, plan: Plan) -> Iterator[str]:
+    """The lines that plan=only prints for a device that need not be here; compiles every program, trains nothing."""
+    yield str(plan)
+    total = 0.0
+    for number, group in enumerate(plan.groups):
+        batches = [batch for batch in plan.batches if batch.program == number]
+        experiment = max(batches, key=lambda batch: len(batch.lanes)).experiment()
+        found = preview(experiment, target, evaluation=False)
+        assert found.training is not None
+        blocks = sum(-(-len(batch.lanes) // found.block) for batch in batches)
+        least = bound(found.training.counted, target.device).seconds
+        total += blocks * least * experiment.settings.num_updates
+        yield _heading(number, group)
+        yield from (f"  {line}" for line in lines(found))
+    yield f"in all at least {clock(total)} of training on {target.text}"
+
+
+def memory_on(target: Target) -> int:
+    """Bytes that arrays may take on all devices of a target together."""
+    return target.device.memory * len(devices_of(target))
+
+
+def _heading(number: int, group: Group) -> str:
     fixed = {key: value for key, value in group.points[0].values.items() if key not in group.swept}
+    return f"program {number}" + (f" ({described(fixed)})" if fixed else "")
+
+
+def _lines(plan: Plan, number: int, group: Group, found: Estimate) -> Iterator[str]:
     sizes = [len(batch.lanes) for batch in plan.batches if batch.program == number]
     memory, limit = found.memory, device_memory()
     held = (limit - memory.fixed - found.width * memory.per_lane) // memory.state
-    yield f"program {number}" + (f" ({described(fixed)})" if fixed else "")
+    yield _heading(number, group)
     yield (
         f"  {counted(sum(sizes), 'lane')} in {counted(len(sizes), 'batch', 'batches')} of at most {max(sizes):,}, "
         f"{found.width:,} at once on a device"

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from src_pure.config.files import parse_yaml, read_config_file, to_yaml
-from src_pure.config.names import PLAN, dotted, harmless
+from src_pure.config.names import DEVICE, PLAN, dotted, harmless
 from src_pure.config.sweep import is_search
 from src_pure.errors import CheckpointError, ConfigError, LockedError, explain
 from src_pure.experiment import lanes_of
@@ -123,7 +123,7 @@ def begin_batch(path: Path, config: dict[str, Any]) -> None:
 
 def as_stored(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as sweep.yaml holds it: without what belongs to one command."""
-    return config | {"run_dir": None, "resume": "auto", "resume_anyway": False, PLAN: None}
+    return config | {"run_dir": None, "resume": "auto", "resume_anyway": False, PLAN: None, DEVICE: None}
 
 
 def read_sweep(path: Path) -> dict[str, Any]:

@@ -112,8 +112,11 @@ def tally(states: Iterable[str]) -> str:
     return ", ".join(f"{number:,} {state}" for state, number in Counter(states).items())
 
 
-def make_plan(config: dict[str, Any], trust: Sequence[str] = ()) -> Plan:
-    """The plan of a sweep; every point is built and checked. Raises ConfigError that names the first wrong point."""
+def make_plan(config: dict[str, Any], trust: Sequence[str] = (), available: int | None = None) -> Plan:
+    """The plan of a sweep; every point is built and checked. Raises ConfigError that names the first wrong point.
+
+    available: bytes on all devices; None: on those of this process.
+    """
     settings = sweep_settings(config)
     base = one_point(config)
     found = [_build(number, values, base, trust) for number, values in enumerate(points(config, trust))]
@@ -125,7 +128,7 @@ def make_plan(config: dict[str, Any], trust: Sequence[str] = ()) -> Plan:
     batches = tuple(
         batch
         for number, group in enumerate(groups)
-        for batch in _batches(number, group, _lanes_per_batch(group, settings.lanes_per_batch))
+        for batch in _batches(number, group, _lanes_per_batch(group, settings.lanes_per_batch, available))
     )
     return Plan(groups, batches, len(found), num_seeds)
 
@@ -191,12 +194,12 @@ def _group(members: Sequence[Point], num_seeds: int) -> Group:
     return Group(tuple(members), num_seeds, tuple(key for key in members[0].values if is_lane_key(key, keys)))
 
 
-def _lanes_per_batch(group: Group, wanted: int | None) -> int:
+def _lanes_per_batch(group: Group, wanted: int | None, available: int | None) -> int:
     """The most lanes of a batch; raises ConfigError if more are wanted than memory can hold.
 
     Besides its state, a lane needs room for the copy that a checkpoint is written from and for its rows.
     """
-    available, needed = all_memory(), COPIES * bytes_of_lane(group.points[0].experiment)
+    available, needed = available or all_memory(), COPIES * bytes_of_lane(group.points[0].experiment)
     most = max(1, available // needed)
     if wanted is not None and min(wanted, group.num_lanes) > most:
         raise ConfigError(

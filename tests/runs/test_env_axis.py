@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import pytest
 
 import trainer_pure
@@ -63,7 +64,7 @@ def test_a_training_continues_on_another_number_of_devices(tmp_path, before, aft
 
 
 def test_environments_that_cannot_be_divided_are_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("jax.local_device_count", lambda: 3)
+    monkeypatch.setattr("jax.local_devices", lambda: jax.devices()[:1] * 3)
     assert trainer_pure.main([*OPTIONS, "devices=envs", f"run_dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert "num_envs must be a multiple of the 3 devices" in error and error.count("\n") == 1
