@@ -36,19 +36,20 @@ class DeltaInputs(NamedTuple):
 
 @jax.custom_vjp
 def solve_unit_lower(matrix: Array, right: Array) -> Array:
-    """u of (1 + matrix) u = right: [..., L, D]; matrix [..., L, L] is 0 on its diagonal and above."""
+    """u of (1 + lower) u = right: [..., L, D]; lower is what stands below the diagonal of matrix [..., L, L]."""
     return matmul(_inverse(matrix), right)
 
 
 def _inverse(matrix: Array) -> Array:
-    """(1 + matrix)^-1 from those of its diagonal blocks, each time of twice as many steps; XLA's solver is slower."""
+    """(1 + lower)^-1 from those of its diagonal blocks, each time of twice as many steps; XLA's solver is slower."""
     size = matrix.shape[-1]
     steps, width = np.arange(size), 1
+    lower = jnp.tril(matrix, -1)
     inverse = jnp.eye(size)
     while width < size:
         block, pair = steps // width, steps // (2 * width)
         between = np.not_equal.outer(block, block) & np.equal.outer(pair, pair)
-        cross = jnp.where(between, matrix, 0.0)  # [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
+        cross = jnp.where(between, lower, 0.0)  # [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
         inverse = inverse - (cross if width == 1 else matmul(matmul(inverse, cross), inverse))
         width *= 2
     return inverse
@@ -63,7 +64,7 @@ def _solve_forward(matrix, right):
 def _solve_backward(residuals, d_solution):
     inverse, solution = residuals
     d_right = einsum("...nt,...nd->...td", inverse, d_solution)
-    return -einsum("...td,...nd->...tn", d_right, solution), d_right
+    return -jnp.tril(einsum("...td,...nd->...tn", d_right, solution), -1), d_right
 
 
 define_gradient(solve_unit_lower, _solve_forward, _solve_backward)
@@ -75,8 +76,7 @@ def delta_chunk(state: Array, x: DeltaInputs) -> tuple[Array, Array]:
     expected = since[..., None] * einsum("bhdf,tbhf->bhtd", state, x.key)
     change = rate * (jnp.moveaxis(x.value, 0, 2) - expected)  # [B, H, L, D]
     if len(x.reset) > 1:
-        overlaps = jnp.tril(rate * pairs * einsum("tbhf,nbhf->bhtn", x.key, x.key), -1)
-        change = solve_unit_lower(overlaps, change)
+        change = solve_unit_lower(rate * pairs * einsum("tbhf,nbhf->bhtn", x.key, x.key), change)
     return read_chunk(state, since, pairs, jnp.moveaxis(change, 2, 0), x.key, x.query)
 
 
