@@ -116,13 +116,13 @@ def chunked_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[
     return scan_outer_readout(state, factors)
 
 
-def chunks(tree, num_steps: int):
-    """[T, ...] -> [T / CHUNK, CHUNK, ...]; zeros after the end change no state (gate 0) and read nothing (query 0)."""
-    padding = -num_steps % CHUNK
+def chunks(tree, num_steps: int, length: int = CHUNK):
+    """[T, ...] -> [T / length, length, ...]; zeros at the end change no state (gate 0) and read nothing (query 0)."""
+    padding = -num_steps % length
 
     def split(x):
         x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)) if padding else x
-        return x.reshape(-1, CHUNK, *x.shape[1:])
+        return x.reshape(-1, length, *x.shape[1:])
 
     return jax.tree.map(split, tree)
 
@@ -260,7 +260,8 @@ def _recurrent_states(cell, kernel, bias, initial, inputs, keep):
 
 
 def _recurrent_forward(cell, kernel, bias, initial, inputs, keep):
-    last, (states, recurrent) = _recurrent_states(cell, kernel, bias, initial, inputs, keep)
+    run = _recurrent_states(cell, kernel, bias, initial, inputs, keep)
+    last, (states, recurrent) = checkpoint_name(run, SAVED)
     return (last, states[0]), (kernel, initial, inputs, keep, states, recurrent)
 
 

@@ -45,3 +45,19 @@ def attention_loop(query, tokens, reset, memory_len, reader, relative):
             out[t, b] = attention_token(query[t, b], past, tokens[t, b], memory_len, reader, relative)
             past.append(tokens[t, b])
     return out
+
+
+def decay_loop(state, inputs):
+    """(last state, readout [T, B, H, D]) of ops/scalar_decay.py, or ops/delta_rule.py if there is a rate; float64."""
+    x = inputs._replace(**{name: np.float64(array) for name, array in inputs._asdict().items()})
+    state, readout = np.float64(state), np.zeros(x.value.shape)
+    group = x.value.shape[2] // x.key.shape[2]
+    for t, b, h in np.ndindex(*x.value.shape[:3]):
+        value, key, query = x.value[t, b, h], x.key[t, b, h // group], x.query[t, b, h // group]
+        matrix = (1.0 - x.reset[t, b]) * np.exp(x.log_decay[t, b, h]) * state[b, h]
+        if hasattr(x, "rate"):
+            matrix = matrix @ (np.eye(len(key)) - x.rate[t, b, h] * np.outer(key, key))
+            value = x.rate[t, b, h] * value
+        state[b, h] = matrix + np.outer(value, key)
+        readout[t, b, h] = state[b, h] @ query
+    return state, readout

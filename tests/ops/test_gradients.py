@@ -15,9 +15,11 @@ from jax import lax
 import src_pure.ops
 from src_pure.models.rnn import lstm_cell
 from src_pure.ops.attention import Reader, attend, attend_sequence
+from src_pure.ops.delta_rule import DeltaInputs
 from src_pure.ops.gradients import define_gradient
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState
 from src_pure.ops.recurrence import CHUNK, Factors, chunked_outer_readout, recurrent_scan, scan_outer_readout
+from src_pure.ops.scalar_decay import ScalarInputs
 
 T, B, H, E, D, F = CHUNK + 5, 2, 2, 2, 3, 6  # sizes as in the modules of ops; F = E D
 M = 4  # memory
@@ -36,6 +38,7 @@ def normal(*shape):
 FACTORED = Factored(normal(T, B, H, E), normal(T, B, H, D))
 GATED = FactoredInputs(normal(T, B), normal(T, B, H, D), FACTORED, normal(T, B, H, D), FACTORED, FACTORED)
 MATRIX = (MatrixState(normal(B, H, D, F), normal(B, H, F)), GATED)
+RESET = np.arange(T * B).reshape(T, B) % 7 == 3
 ROW, COLUMN = normal(T, B, H, E), normal(T, B, H, D)
 
 
@@ -67,6 +70,19 @@ CASES = {
     ),
     "product_readout": Case(dict(zip(("state", "inputs"), MATRIX, strict=True))),
     "released_readout": Case(dict(zip(("state", "inputs"), MATRIX, strict=True)), last=("inputs.keep",)),
+    "scalar_readout": Case(
+        {
+            "state": normal(B, H, D, F),
+            "inputs": ScalarInputs(RESET, normal(T, B, H), COLUMN, *(normal(T, B, 1, F),) * 2),
+        }
+    ),
+    "delta_readout": Case(
+        {
+            "state": normal(B, H, D, F),
+            "inputs": DeltaInputs(RESET, *(normal(T, B, H),) * 2, COLUMN, *(normal(T, B, H, F),) * 2),
+        }
+    ),
+    "solve_unit_lower": Case({"matrix": normal(B, 5, 5), "right": normal(B, 5, D)}),
     "product": Case({"x": normal(T, B, D), "kernel": normal(D, F)}),
     "_project_all": Case(
         {"past": normal(B, M, D), "tokens": normal(B, T, D), "kernel": normal(D, H, E)}, refused=("past",)
