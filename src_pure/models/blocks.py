@@ -11,8 +11,9 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from src_pure.models.layers import GRUGate, Precision, dense
+from src_pure.models.layers import GRUGate, Precision, as_float32, dense
 from src_pure.ops.dense import SAVED
 from src_pure.types import Array, Carry
 
@@ -123,6 +124,19 @@ class GatedReZeroBlock(nn.Module):
         return carry, GRUGate(self.precision, name="gate_ffc")(x, alpha_ffc * nn.relu(self.ffc(x)))
 
 
+class GLUBlock(nn.Module):
+    """out = x + a sigmoid(b), (a, b) = dense(gelu(memory(LN x))): the layer of S5 and LRU (arXiv:2208.04933)."""
+
+    memory: nn.Module
+    precision: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, carry: Carry, x: Array, reset: Array) -> tuple[Carry, Array]:
+        carry, y = self.memory(carry, nn.LayerNorm()(x), reset)
+        a, b = jnp.split(as_float32(dense(2 * x.shape[-1], precision=self.precision, name="glu")(nn.gelu(y))), 2, -1)
+        return carry, x + a * nn.sigmoid(b)
+
+
 BLOCKS: dict[Residual, type[nn.Module]] = {
     "gated": GatedBlock,
     "pre_norm": PreNormBlock,
@@ -135,3 +149,4 @@ BLOCKS: dict[Residual, type[nn.Module]] = {
 # SAVED, products of dense layers and recurrences, and computes the rest again: a third less memory at the same speed.
 SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names(SAVED)
 REMATERIALISED_BLOCKS = {name: nn.remat(block, policy=SAVE_PRODUCTS) for name, block in BLOCKS.items()}
+REMATERIALISED_GLU_BLOCK = nn.remat(GLUBlock, policy=SAVE_PRODUCTS)

@@ -1,7 +1,7 @@
 """Layers that several memory models share, all initialised alike: orthogonal kernels and zero biases.
 
-The scale of a kernel is sqrt 2, or 1 in LSTM and GRU, where no relu follows. Only the gates of GTrXL and the layer that
-halts start with other biases.
+The scale of a kernel is sqrt 2, or 1 where no relu follows, as in LSTM and GRU. Only the gates of GTrXL and the layer
+that halts start with other biases. The kernels around a complex state have the initialisation of their papers.
 
 `precision` is that of dense layers: of the factors of their products and of the result. Parameters, residuals, norms,
 gates, scores, softmax and recurrences (including the product with h in GRU and LSTM) are always float32, and so are
@@ -15,7 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.nn.initializers import Initializer
 
+from src_pure.ops.complex_recurrence import Pair
 from src_pure.ops.dense import product
 from src_pure.types import Array
 
@@ -58,6 +60,35 @@ def stacked_orthogonal(scale: float = 2.0**0.5):
         return jnp.concatenate([orthogonal(key, (size, size), dtype) for key in keys], axis=1)
 
     return initialize
+
+
+class ToComplex(nn.Module):
+    """B x as a float32 pair; the kernel [D, 2 N] is Re B next to Im B."""
+
+    size: int  # N
+    kernel_init: Initializer
+    precision: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Pair:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], 2 * self.size))
+        x, kernel = x.astype(self.precision), kernel.astype(self.precision)
+        return Pair(*(as_float32(product(x, half)) for half in jnp.split(kernel, 2, axis=1)))
+
+
+class ToReal(nn.Module):
+    """Re(C h) as float32; the kernel [2 N, D] is Re C above -Im C."""
+
+    size: int  # D
+    kernel_init: Initializer
+    precision: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, h: Pair) -> Array:
+        kernel = self.param("kernel", self.kernel_init, (2 * h.re.shape[-1], self.size)).astype(self.precision)
+        halves = zip(h, jnp.split(kernel, 2), strict=True)
+        re, im = (as_float32(product(x.astype(self.precision), half)) for x, half in halves)
+        return re + im
 
 
 def episode_time(time: Array, reset: Array) -> Array:

@@ -158,6 +158,116 @@ def lstm_loop(inputs, reset, w_in, w, b):
     return np.stack(outputs)
 
 
+# --- MinGRU ----------------------------------------------------------------------------------------------------------
+
+
+def mingru_layer_loop(p, model, inputs, reset):
+    """h [T, B, D] of one layer; of `model`, only the settings are read."""
+    width = model.expansion * model.size
+    out = np.zeros((*reset.shape, model.size))
+    for b in range(reset.shape[1]):
+        for t in range(len(reset)):
+            if reset[t, b] or t == 0:
+                h = np.zeros(width)
+            raw = inputs[t, b] @ p["inputs"]["kernel"] + p["inputs"].get("bias", 0.0)
+            candidate = [c + 0.5 if c >= 0 else sigmoid(c) for c in raw[:width]]
+            z = sigmoid(raw[width : 2 * width])
+            h = (1 - z) * h + z * candidate
+            out[t, b] = h @ p["out"]["kernel"] if model.expansion > 1 else h
+            if model.residual == "highway":
+                gate = sigmoid(raw[2 * width :])
+                out[t, b] = gate * out[t, b] + (1 - gate) * inputs[t, b]
+    return out
+
+
+def mingru_loop(p, model, inputs, reset):
+    x = relu(inputs @ p["embed"]["kernel"] + p["embed"]["bias"]) if model.residual == "highway" else inputs
+    for i in range(model.num_layers):
+        x = mingru_layer_loop(p[f"layer_{i}"], model, x, reset)
+    return x
+
+
+# --- complex states ---------------------------------------------------------------------------------------------------
+
+
+def gelu(x):
+    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def into_complex(kernel):
+    re, im = np.split(kernel, 2, axis=1)
+    return re + 1j * im
+
+
+def out_of_complex(kernel):
+    re, im = np.split(kernel, 2)
+    return re - 1j * im
+
+
+def lru_step(p, h, x):
+    """(h, y) of one token, from the state before."""
+    h = np.exp(-np.exp(p["nu"]) + 1j * np.exp(p["theta"])) * h + np.exp(p["gamma"]) * (
+        x @ into_complex(p["in"]["kernel"])
+    )
+    return h, (h @ out_of_complex(p["out"]["kernel"])).real + p["skip"] * x
+
+
+def s5_step(p, h, x):
+    eigenvalues, delta = -np.exp(p["log_decay"]) + 1j * p["imaginary"], np.exp(p["log_delta"])
+    decay = np.exp(eigenvalues * delta)
+    h = decay * h + (decay - 1.0) / eigenvalues * (x @ into_complex(p["in"]["kernel"]))
+    return h, 2.0 * (h @ out_of_complex(p["out"]["kernel"])).real + p["skip"] * x
+
+
+def glu_stack_loop(p, step, num_layers, inputs, reset):
+    """out [T, B, D] of residual layers around lru_step or s5_step."""
+    x = relu(dense(p["embed"], inputs))
+    for block in (p[f"block_{i}"] for i in range(num_layers)):
+        out = np.zeros(x.shape)
+        for b in range(reset.shape[1]):
+            for t in range(len(reset)):
+                if reset[t, b] or t == 0:
+                    h = 0.0
+                h, y = step(block["memory"], h, layer_norm(block["LayerNorm_0"], x[t, b]))
+                left, right = np.split(dense(block["glu"], gelu(y)), 2)
+                out[t, b] = x[t, b] + left * sigmoid(right)
+        x = out
+    return x
+
+
+def rtu_loop(p, recurrence, inputs, reset):
+    decay = np.exp(-np.exp(p["nu"]) + 1j * np.exp(p["theta"]))
+    out = np.zeros((*reset.shape, 2 * len(decay)))
+    for b in range(reset.shape[1]):
+        for t in range(len(reset)):
+            if reset[t, b] or t == 0:
+                h = 0.0
+            x = relu(dense(p["embed"], inputs[t, b])) @ into_complex(p["in"]["kernel"])
+            h = decay * h + np.sqrt(1.0 - np.abs(decay) ** 2) * x
+            rectified = relu(h.real) + 1j * relu(h.imag)
+            h = rectified if recurrence == "nonlinear" else h
+            out[t, b] = [*rectified.real, *rectified.imag]
+    return out
+
+
+def ffm_loop(p, inputs, reset):
+    m, width = len(p["trace"]), len(p["mix_re"]["bias"])
+    decay = np.exp(np.minimum(p["trace"], -1e-6)[:, None] + 1j * p["frequency"])
+    out = np.zeros((*reset.shape, width))
+    for b in range(reset.shape[1]):
+        for t in range(len(reset)):
+            if reset[t, b] or t == 0:
+                state = np.zeros(decay.shape)
+            written, through, gate_in, gate_out = np.split(
+                dense(p["inputs"], inputs[t, b]), [m, m + width, 2 * m + width]
+            )
+            state = decay * state + (written * sigmoid(gate_in))[:, None]
+            read = dense(p["mix_re"], state.real.ravel()) + state.imag.ravel() @ p["mix_im"]["kernel"]
+            gate = sigmoid(gate_out)
+            out[t, b] = gate * normalise(read) + (1.0 - gate) * through
+    return out
+
+
 # --- transformers ----------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from jax import lax
 import src_pure.ops
 from src_pure.models.rnn import lstm_cell
 from src_pure.ops.attention import Reader, attend, attend_sequence
+from src_pure.ops.complex_recurrence import Pair
 from src_pure.ops.delta_rule import DeltaInputs
 from src_pure.ops.gradients import define_gradient
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState
@@ -50,6 +51,16 @@ class Case(NamedTuple):
 
 CASES = {
     "linear_recurrence": Case({"initial": normal(B, D), "decay": normal(T, B, D), "inputs": normal(T, B, D)}),
+    "complex_recurrence": Case(
+        {
+            "activation": "relu",
+            "initial": Pair(normal(B, D), normal(B, D)),
+            "decay": Pair(normal(D), normal(D)),
+            "keep": normal(T, B),
+            "inputs": Pair(normal(T, B, D), normal(T, B, D)),
+        },
+        refused=("keep",),
+    ),
     "chunked_outer_readout": Case(
         {
             "state": (normal(B, H, E, D),) * 2,
