@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs import memory_maze_views as views
+from src_pure.envs.memory_maze_drawn import check_drawing, draw_cells
 from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout
 from src_pure.envs.memory_maze_motion import INNER_STEP, REACH, Body, move, place_of
 from src_pure.envs.memory_maze_pixels import OBJECT_NAMES, Look
@@ -72,6 +73,8 @@ class MemoryMaze:
     shuffle_colors: bool = False  # object i has any of the 6 colours, not always colour i
     resolution: PositiveInt = 64  # pixels of a side
     frequency: Literal[4, 40] = 4  # steps per second
+    maze: tuple[str, ...] | None = None  # the walls of all episodes, see `draw_cells`; None: each episode has its own
+    cue_steps: PositiveInt | None = None  # steps at rest after which `extra` hides where objects are; None: never
 
     numbers = MemoryMazeParams._fields
     reset_ratio = 16
@@ -89,6 +92,10 @@ class MemoryMaze:
                 raise ValueError(f"{field} must be {wanted}, got {getattr(self, field)!r}")
         if not 16 <= self.resolution <= 512:
             raise ValueError(f"resolution must be from 16 to 512 pixels, got {self.resolution}")
+        if self.maze is not None:
+            check_drawing(self.maze, self.size)
+        if self.cue_steps is not None and self.observation != "extra":
+            raise ValueError(f"cue_steps must be null, or observation must be extra, got {self.observation!r}")
         fewest = int(SHORTEST_WAY * self.frequency) + 1
         if self.default_params.time_limit < fewest:
             raise ValueError(
@@ -121,7 +128,7 @@ class MemoryMaze:
     def reset_env(self, key: Key, params: MemoryMazeParams) -> tuple[Array, State]:
         """(obs, state) of a new episode in a new maze."""
         key_layout, key_heading, key_target, key_reset = jax.random.split(key, 4)
-        layout = draw_layout(key_layout, self.size)
+        layout = draw_layout(key_layout, self.size) if self.maze is None else draw_cells(key_layout, self.maze)
         heading = jax.random.uniform(key_heading, maxval=2 * jnp.pi)
         target = jax.random.randint(key_target, (), 0, self.num_targets)
         return self.reset_to(key_reset, params, **layout._asdict(), heading=heading, target=target)
@@ -166,6 +173,8 @@ class MemoryMaze:
     ) -> tuple[Array, State, Array, Array, Array, Metrics]:
         """(obs, state, reward, terminated, truncated, info); info is empty. The next target is random."""
         drive, turn = action if self.actions == "continuous" else (jnp.array(DRIVE)[action], jnp.array(TURN)[action])
+        if self.cue_steps is not None:  # at rest, so that only memory can keep what is shown
+            drive, turn = (jnp.where(state.time < self.cue_steps, 0, part) for part in (drive, turn))
         body = Body(state.position, state.velocity, state.heading, state.yaw_rate)
         goal = place_of(state.targets[state.target], self.size + 2)
         body, nearest = move(body, drive, turn, state.open, goal, steps=round(1 / self.frequency / INNER_STEP))
@@ -187,6 +196,9 @@ class MemoryMaze:
             return views.symbols(state.scene, state.velocity, state.yaw_rate, state.target)
         if self.observation == "extra":
             extra = self.extra_observations(state, params)
+            if self.cue_steps is not None:
+                shown = state.time < self.cue_steps
+                extra |= {name: jnp.where(shown, extra[name], 0.0) for name in views.PLACES}
             return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in extra.values()])
         return pixels.draw(state.scene, state.target, self.look)
 
