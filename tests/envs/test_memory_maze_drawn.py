@@ -15,7 +15,7 @@ from src_pure.envs.memory_maze_motion import place_of
 
 CUE = yaml.safe_load((CONFIG_DIR / "memorymaze/cue.yaml").read_text())["task"] | {"cue_steps": 2}
 ROWS = tuple(CUE["maze"])
-ENDS = {(1, 5), (5, 1), (5, 9), (9, 5)}
+ENDS = {(2, 5), (5, 2), (5, 8), (8, 5)}
 FORWARD = 1
 
 
@@ -26,7 +26,7 @@ def test_a_drawn_maze_and_its_places():
             row.replace("o", ".").replace("s", ".") for row in ROWS
         ]
         assert len({*map(tuple, targets.tolist())} & ENDS) == 3 and spawn.tolist() == [5, 5]
-    north = (np.asarray(layout.targets) == (1, 5)).all(-1).mean(0)  # [T], of 2,000 episodes
+    north = (np.asarray(layout.targets) == (2, 5)).all(-1).mean(0)  # [T], of 2,000 episodes
     np.testing.assert_allclose(north, 1 / 4, atol=0.04)
 
 
@@ -56,7 +56,7 @@ def test_without_memory_one_placement_in_four_is_solved():
     np.testing.assert_array_equal(first, obs[:, 0])
     assert (position[:, :2] == 0).all() and (position[:, 2] != 0).any(), "at rest as long as the cue is shown"
     assert (obs[:, 1:, 85:101] == 0).all()
-    east = targets[:, 0, 0] == 4
+    east = targets[:, 0, 0] == 3
     np.testing.assert_array_equal(reward.sum(1), east)
     assert east.mean() == 1 / 4
     until = np.argmax(reward.max(0) > 0)
