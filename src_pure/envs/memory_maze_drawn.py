@@ -22,15 +22,15 @@ def check_drawing(rows: Sequence[str], size: int) -> None:
         raise ValueError(f"each cell of maze must be {MEANINGS}, got {unknown[0]!r}")
     if cells.count(OBJECT) < NUM_TARGETS[size] or START not in cells:
         raise ValueError(
-            f"maze must have at least {NUM_TARGETS[size]} cells {OBJECT} for its objects and one {START} for the agent, "
+            f"maze must have at least {NUM_TARGETS[size]} cells {OBJECT} for objects and one {START} for the agent, "
             f"got {cells.count(OBJECT)} and {cells.count(START)}"
         )
 
 
 def draw_cells(key: Key, rows: Sequence[str]) -> Layout:
-    """The maze of `rows`, north at the top: each object in any cell `o`, the agent in any cell `s`, random walls' looks.
+    """The maze of `rows`, north at the top: objects in random cells `o`, the agent in a random cell `s`.
 
-    Floors have the colour of rooms where objects may be.
+    The looks of walls are random; floors have the colour of rooms where objects may be.
     """
     size = len(rows)
     cells = np.pad(np.array([list(row) for row in rows]), 1, constant_values=WALL)
