@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from src_pure.envs import memory_maze_pixels as pixels
 from src_pure.envs import memory_maze_views as views
+from src_pure.envs.memory_maze_drawn import check_drawing, draw_cells
 from src_pure.envs.memory_maze_layout import NUM_TARGETS, draw_layout
 from src_pure.envs.memory_maze_motion import INNER_STEP, REACH, Body, move, place_of
 from src_pure.envs.memory_maze_path import draw_minimap, shortest_path
@@ -76,6 +77,8 @@ class MemoryMaze:
     view: Literal["camera", "top"] = "camera"  # of the picture: from the agent's head, or of the maze from above
     minimap: bool = False  # the picture and maze_layout show the shortest path to the target
     frequency: Literal[4, 40] = 4  # steps per second
+    maze: tuple[str, ...] | None = None  # the walls of all episodes, see `draw_cells`; None: each episode has its own
+    cue_steps: PositiveInt | None = None  # steps at rest after which `extra` hides where objects are; None: never
 
     numbers = MemoryMazeParams._fields
     reset_ratio = 16
@@ -100,6 +103,12 @@ class MemoryMaze:
             raise ValueError(
                 f"minimap needs a resolution of at least {MINIMAP_SCALE * self.size} pixels, got {self.resolution}"
             )
+        if self.maze is not None:
+            check_drawing(self.maze, self.size)
+        if self.cue_steps is not None and self.observation != "extra":
+            raise ValueError(f"cue_steps must be null, or observation must be extra, got {self.observation!r}")
+        if self.cue_steps is not None and self.minimap:
+            raise ValueError("cue_steps must be null with the minimap, which shows the way at every step")
         fewest = int(SHORTEST_WAY * self.frequency) + 1
         if self.default_params.time_limit < fewest:
             raise ValueError(
@@ -132,7 +141,7 @@ class MemoryMaze:
     def reset_env(self, key: Key, params: MemoryMazeParams) -> tuple[Array, State]:
         """(obs, state) of a new episode in a new maze."""
         key_layout, key_heading, key_target, key_reset = jax.random.split(key, 4)
-        layout = draw_layout(key_layout, self.size)
+        layout = draw_layout(key_layout, self.size) if self.maze is None else draw_cells(key_layout, self.maze)
         heading = jax.random.uniform(key_heading, maxval=2 * jnp.pi)
         target = jax.random.randint(key_target, (), 0, self.num_targets)
         return self.reset_to(key_reset, params, **layout._asdict(), heading=heading, target=target)
@@ -177,6 +186,8 @@ class MemoryMaze:
     ) -> tuple[Array, State, Array, Array, Array, Metrics]:
         """(obs, state, reward, terminated, truncated, info); info is empty. The next target is random."""
         drive, turn = action if self.actions == "continuous" else (jnp.array(DRIVE)[action], jnp.array(TURN)[action])
+        if self.cue_steps is not None:  # at rest, so that only memory can keep what is shown
+            drive, turn = (jnp.where(state.time < self.cue_steps, 0, part) for part in (drive, turn))
         body = Body(state.position, state.velocity, state.heading, state.yaw_rate)
         goal = place_of(state.targets[state.target], self.size + 2)
         body, nearest = move(body, drive, turn, state.open, goal, steps=round(1 / self.frequency / INNER_STEP))
@@ -198,6 +209,9 @@ class MemoryMaze:
             return views.symbols(state.scene, state.velocity, state.yaw_rate, state.target)
         if self.observation == "extra":
             extra = self.extra_observations(state, params)
+            if self.cue_steps is not None:
+                shown = state.time < self.cue_steps
+                extra |= {name: jnp.where(shown, extra[name], 0.0) for name in views.PLACES}
             return jnp.concatenate([part.reshape(-1).astype(jnp.float32) for part in extra.values()])
         return self._picture(state, self.look)
 

@@ -39,6 +39,8 @@ def memory_maze_task(
     actions: Literal["discrete", "continuous"] = "discrete",
     time_limit: PositiveInt | None = None,
     reward_target: FiniteFloat = 1.0,
+    maze: tuple[str, ...] | None = None,
+    cue_steps: PositiveInt | None = None,
 ) -> MemoryMaze:
     """The Memory Maze of a published name; those with Oracle have no symbolic observation.
 
@@ -52,4 +54,6 @@ def memory_maze_task(
         actions=actions,
         time_limit=time_limit,
         reward_target=reward_target,
+        maze=maze,
+        cue_steps=cue_steps,
     )

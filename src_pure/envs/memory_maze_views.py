@@ -14,6 +14,7 @@ from src_pure.types import Array
 
 NUM_RAYS = 9  # in which symbols show the distance to the next wall
 FASTEST_TURN = 1.286  # rad/s
+PLACES = ("targets_pos", "target_pos", "targets_vec", "target_vec")  # extra observations that say where objects are
 DOT, NOSE = 0.35, 0.5  # m, how the map shows the agent: the radius of a disc, the length of a line ahead
 TOP_WIDTH = 1.1  # of what the original's camera above the maze sees, in widths of the grid
 
