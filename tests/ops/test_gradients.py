@@ -45,15 +45,17 @@ class Case(NamedTuple):
     last: tuple[str, ...] = ()  # what only the last pass has gradients of
 
 
+OUTER_READOUT = Case(
+    {
+        "state": (normal(B, H, E, D),) * 2,
+        "factors": Factors(normal(T, B), (normal(T, B),) * 2, ROW, COLUMN, ROW, COLUMN, ROW, COLUMN),
+    },
+    last=("factors.keep", "factors.phase[0]", "factors.phase[1]"),
+)
+
 CASES = {
     "linear_recurrence": Case({"initial": normal(B, D), "decay": normal(T, B, D), "inputs": normal(T, B, D)}),
-    "chunked_outer_readout": Case(
-        {
-            "state": (normal(B, H, E, D),) * 2,
-            "factors": Factors(normal(T, B), (normal(T, B),) * 2, ROW, COLUMN, ROW, COLUMN, ROW, COLUMN),
-        },
-        last=("factors.keep", "factors.phase[0]", "factors.phase[1]"),
-    ),
+    **dict.fromkeys(("chunked_outer_readout", "parallel_outer_readout", "outer_readout"), OUTER_READOUT),
     "recurrent_scan": Case(
         {
             "cell": lstm_cell,
