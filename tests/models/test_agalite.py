@@ -40,7 +40,8 @@ def attend(arrays, reset, r, frequencies, implementation="auto"):
     [
         *((r, "chunked") for r in (1, 3, 4)),
         *(pytest.param(r, "chunked", marks=pytest.mark.slow) for r in (2, 7)),
-        *((4, implementation) for implementation in ("parallel", "scan", "associative_scan")),
+        *((4, implementation) for implementation in ("scan", "associative_scan")),
+        pytest.param(4, "parallel", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("frequencies", FREQUENCIES)

@@ -130,7 +130,9 @@ def test_every_one_is_here():
         assert list(case.arguments) == list(signature(found[name]).parameters)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "parallel_outer_readout")) for name in CASES]
+)
 def test_equals_that_of_the_plain_function_or_is_refused(name):
     case, function = CASES[name], written_by_hand()[name]
     floats, fill = floats_of(case)
