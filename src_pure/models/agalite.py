@@ -24,12 +24,13 @@ import numpy as np
 from src_pure.models.blocks import REMATERIALISED_BLOCKS, feed_forward, layer_norm
 from src_pure.models.layers import Precision, as_float32, dense, episode_time, head_size, heads
 from src_pure.ops import recurrence
+from src_pure.ops.parallel_readout import outer_readout, parallel_outer_readout
 from src_pure.types import Array, Depth, PositiveInt, Width
 
 EPS = 1e-5
 
 Frequencies = Literal["released", "paper", "delta"]
-Implementation = Literal["auto", "chunked", "scan", "associative_scan"]
+Implementation = Literal["auto", "chunked", "parallel", "scan", "associative_scan"]
 
 
 class Channels(NamedTuple):
@@ -94,7 +95,7 @@ def agalite_attention(
     """(carry, out [T, B, H, D]) from raw projections, before relu and sigmoid.
 
     query, key, value, beta, gamma: [T, B, H, D]; p1, p2, p3: [T, B, H, eta]; reset: [T, B] bool. carry None is fresh.
-    All implementations agree; `auto` is `chunked`, whose gradient stores the least.
+    All implementations agree; `auto` is `chunked` on a CPU, whose gradient stores the least, else `parallel`.
     """
     _, batch_size, num_heads, d_head = query.shape
     channels = frequency_channels(frequencies, r)
@@ -127,8 +128,9 @@ def agalite_attention(
 
 
 _READOUT = {
-    "auto": recurrence.chunked_outer_readout,
+    "auto": outer_readout,
     "chunked": recurrence.chunked_outer_readout,
+    "parallel": parallel_outer_readout,
     "scan": recurrence.scan_outer_readout,
     "associative_scan": recurrence.associative_outer_readout,
 }

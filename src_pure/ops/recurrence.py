@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from src_pure.ops.dense import SAVED
 from src_pure.ops.gradients import NO_GRADIENT, define_gradient
+from src_pure.ops.linear_scan import associative_cotangents, associative_states, scan_cotangents, scan_states
 from src_pure.ops.precision import einsum, matmul
 from src_pure.types import Array
 
@@ -30,29 +31,18 @@ CHUNK = 16  # steps between two stored states; inside a chunk the backward pass 
 @jax.custom_vjp
 def linear_recurrence(initial: Array, decay: Array, inputs: Array) -> Array:
     """All states h_t = decay_t * h_{t-1} + inputs_t, with h_0 = initial. initial: [...]; decay, inputs: [T, ...]."""
-
-    def step(state, x):
-        decay, inputs = x
-        state = decay * state + inputs
-        return state, state
-
-    return lax.scan(step, initial, (decay, inputs))[1]
+    return scan_states(initial, decay, inputs)
 
 
 def _linear_recurrence_forward(initial, decay, inputs):
-    states = checkpoint_name(linear_recurrence(initial, decay, inputs), SAVED)
+    states = lax.platform_dependent(initial, decay, inputs, cpu=scan_states, default=associative_states)
+    states = checkpoint_name(states, SAVED)
     return states, (initial, decay, states)
 
 
 def _linear_recurrence_backward(residuals, cotangent):
     initial, decay, states = residuals
-
-    def step(future, x):
-        decay, cotangent = x
-        total = future + cotangent
-        return decay * total, total
-
-    d_initial, d_inputs = lax.scan(step, jnp.zeros_like(initial), (decay, cotangent), reverse=True)
+    d_initial, d_inputs = lax.platform_dependent(decay, cotangent, cpu=scan_cotangents, default=associative_cotangents)
     previous = jnp.concatenate([initial[None], states[:-1]])
     return d_initial, d_inputs * previous, d_inputs
 
@@ -82,29 +72,29 @@ class Factors(NamedTuple):
 State = tuple[Array, ...]
 
 
-def _outer(row: Array, column: Array) -> Array:
+def outer(row: Array, column: Array) -> Array:
     return row[..., :, None] * column[..., None, :]
 
 
-def _per_state(x: Array) -> Array:
+def per_state(x: Array) -> Array:
     return x[..., None, None, None]  # [B] -> [B, 1, 1, 1]
 
 
-def _decay(x: Factors) -> Array:
-    return _per_state(x.keep) * (1.0 - _outer(x.gate_row, x.gate_column))
+def decay_of(x: Factors) -> Array:
+    return per_state(x.keep) * (1.0 - outer(x.gate_row, x.gate_column))
 
 
-def _advance(state: State, x: Factors) -> State:
-    decay, key = _decay(x), _outer(x.key_row, x.key_column)
-    return tuple(decay * s + _per_state(phase) * key for s, phase in zip(state, x.phase, strict=True))
+def advance(state: State, x: Factors) -> State:
+    decay, key = decay_of(x), outer(x.key_row, x.key_column)
+    return tuple(decay * s + per_state(phase) * key for s, phase in zip(state, x.phase, strict=True))
 
 
 def scan_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
     """(last state, readout S_t . query_t as one [T, B, H] per channel), by a plain scan."""
 
     def step(state, x):
-        state = _advance(state, x)
-        query = _outer(x.query_row, x.query_column)
+        state = advance(state, x)
+        query = outer(x.query_row, x.query_column)
         return state, tuple((s * query).sum((-1, -2)) for s in state)
 
     return lax.scan(step, state, factors)
@@ -171,21 +161,21 @@ def derived_pullback(chunk, start, inputs, d_last, d_readout):
     return jax.vjp(chunk, start, inputs)[1]((d_last, d_readout))
 
 
-def _outer_readout_pullback(start, factors, d_last, d_readout):
-    _, previous = lax.scan(lambda state, x: (_advance(state, x), state), start, factors)
+def outer_readout_pullback(start, factors, d_last, d_readout):
+    _, previous = lax.scan(lambda state, x: (advance(state, x), state), start, factors)
     return lax.scan(_outer_readout_reverse_step, d_last, (previous, factors, d_readout), reverse=True)
 
 
 def _outer_readout_reverse_step(d_state, x):
     """One step back: the cotangent of S_t becomes that of S_{t-1}; the six factors get theirs."""
     previous, f, d_readout = x
-    decay, key, query = _decay(f), _outer(f.key_row, f.key_column), _outer(f.query_row, f.query_column)
+    decay, key, query = decay_of(f), outer(f.key_row, f.key_column), outer(f.query_row, f.query_column)
     d_state = tuple(d + r[..., None, None] * query for d, r in zip(d_state, d_readout, strict=True))
     d_state = lax.optimization_barrier(d_state)  # else XLA computes it again for every use below
-    state = (decay * s + _per_state(phase) * key for s, phase in zip(previous, f.phase, strict=True))
+    state = (decay * s + per_state(phase) * key for s, phase in zip(previous, f.phase, strict=True))
     d_query = sum(s * r[..., None, None] for s, r in zip(state, d_readout, strict=True))
-    d_key = sum(_per_state(phase) * d for phase, d in zip(f.phase, d_state, strict=True))
-    d_gate = -_per_state(f.keep) * sum(d * s for d, s in zip(d_state, previous, strict=True))
+    d_key = sum(per_state(phase) * d for phase, d in zip(f.phase, d_state, strict=True))
+    d_gate = -per_state(f.keep) * sum(d * s for d, s in zip(d_state, previous, strict=True))
     d_query, d_key, d_gate = lax.optimization_barrier((d_query, d_key, d_gate))
     factors = Factors(
         NO_GRADIENT,
@@ -206,22 +196,22 @@ def _outer_cotangents(d_product: Array, row: Array, column: Array) -> tuple[Arra
 define_gradient(
     chunked_outer_readout,
     partial(chunked_forward, scan_outer_readout),
-    partial(chunked_backward, _outer_readout_pullback),  # without gradients of keep and phase, usually constants
+    partial(chunked_backward, outer_readout_pullback),  # without gradients of keep and phase, usually constants
     partial(chunked_backward, partial(derived_pullback, scan_outer_readout)),
 )
 
 
 def associative_outer_readout(state: State, factors: Factors) -> tuple[State, tuple[Array, ...]]:
     """As `scan_outer_readout`, by `lax.associative_scan`, which keeps every state of the sequence. A baseline."""
-    decay = _decay(factors)  # [T, B, H, E, D]
-    key, query = _outer(factors.key_row, factors.key_column), _outer(factors.query_row, factors.query_column)
+    decay = decay_of(factors)  # [T, B, H, E, D]
+    key, query = outer(factors.key_row, factors.key_column), outer(factors.query_row, factors.query_column)
 
     def combine(left, right):
         return left[0] * right[0], right[0] * left[1] + right[1]
 
     last, readout = [], []
     for start, phase in zip(state, factors.phase, strict=True):
-        inputs = (_per_state(phase) * key).at[0].add(decay[0] * start)
+        inputs = (per_state(phase) * key).at[0].add(decay[0] * start)
         states = lax.associative_scan(combine, (decay, inputs))[1]
         last.append(states[-1])
         readout.append((states * query).sum((-1, -2)))

@@ -41,6 +41,7 @@ def attend(arrays, reset, r, frequencies, implementation="auto"):
         *((r, "chunked") for r in (1, 3, 4)),
         *(pytest.param(r, "chunked", marks=pytest.mark.slow) for r in (2, 7)),
         *((4, implementation) for implementation in ("scan", "associative_scan")),
+        pytest.param(4, "parallel", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("frequencies", FREQUENCIES)
@@ -55,6 +56,7 @@ def test_equals_the_loop(frequencies, r, implementation):
     [
         *(pytest.param(num_steps, "chunked", marks=pytest.mark.slow) for num_steps in (1, 16)),
         (37, "chunked"),
+        (37, "parallel"),
         pytest.param(37, "associative_scan", marks=pytest.mark.slow),
     ],
 )

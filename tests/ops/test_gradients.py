@@ -49,6 +49,14 @@ class Case(NamedTuple):
     last: tuple[str, ...] = ()  # what only the last pass has gradients of
 
 
+OUTER_READOUT = Case(
+    {
+        "state": (normal(B, H, E, D),) * 2,
+        "factors": Factors(normal(T, B), (normal(T, B),) * 2, ROW, COLUMN, ROW, COLUMN, ROW, COLUMN),
+    },
+    last=("factors.keep", "factors.phase[0]", "factors.phase[1]"),
+)
+
 CASES = {
     "linear_recurrence": Case({"initial": normal(B, D), "decay": normal(T, B, D), "inputs": normal(T, B, D)}),
     "complex_recurrence": Case(
@@ -61,13 +69,7 @@ CASES = {
         },
         refused=("keep",),
     ),
-    "chunked_outer_readout": Case(
-        {
-            "state": (normal(B, H, E, D),) * 2,
-            "factors": Factors(normal(T, B), (normal(T, B),) * 2, ROW, COLUMN, ROW, COLUMN, ROW, COLUMN),
-        },
-        last=("factors.keep", "factors.phase[0]", "factors.phase[1]"),
-    ),
+    **dict.fromkeys(("chunked_outer_readout", "parallel_outer_readout", "outer_readout"), OUTER_READOUT),
     "recurrent_scan": Case(
         {
             "cell": lstm_cell,
@@ -155,7 +157,9 @@ def test_every_one_is_here():
         assert list(case.arguments) == list(signature(found[name]).parameters)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "parallel_outer_readout")) for name in CASES]
+)
 def test_equals_that_of_the_plain_function_or_is_refused(name):
     case, function = CASES[name], written_by_hand()[name]
     floats, fill = floats_of(case)
