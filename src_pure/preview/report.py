@@ -20,9 +20,9 @@ def lines(found: Preview) -> Iterator[str]:
     target, device = found.target, found.target.device
     chips = f"{found.num_devices} x {device.name}" if found.num_devices > 1 else device.name
     yield f"{found.name} on {target.text} ({chips}, {device.memory / GIB:,.1f} GiB for arrays), jax {jax.__version__}"
-    yield f"{found.num_lanes:,} lanes, {found.block:,} at a time, {found.width:,} on each device"
+    yield f"lanes: {found.num_lanes:,}, in blocks of {found.block:,}, {found.width:,} of a block on each device"
     if found.training:
-        what = f"one update of {found.block:,} lanes, {found.env_steps * found.block:,} environment steps"
+        what = f"one update of one block: {found.env_steps * found.block:,} environment steps"
         yield from _cost("training", what, found.training, device)
         yield f"  memory holds about {found.lanes_at_once:,} lanes at a time, {found.lanes_in_turns:,} in turns"
         yield from _speed(found)

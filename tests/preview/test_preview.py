@@ -80,7 +80,7 @@ def test_a_report_has_the_numbers_and_warns_of_loops():
     cost = Cost(12.0, 1_000_000, 2_000_000, 3_000_000, replace(counted(1000, 10**6), loops=loops))
     found = Preview("tmaze", target_of("h100"), 1, 64, 2, 32, 32, 1024, 50_000, cost, None)
     text = "\n".join(lines(found))
-    assert "64 lanes, 32 at a time" in text and "one update of 32 lanes, 32,768 environment steps" in text
+    assert "lanes: 64, in blocks of 32" in text and "one update of one block: 32,768 environment steps" in text
     assert "at least 0.003 s, by launches" in text and "at least 0.006 s for all lanes" in text
     assert "128 turns x 7 launches in learning, jit(f)/a/b" in text
     assert "of unknown length, counted as one turn: environment (9 launches)" in text
