@@ -67,6 +67,7 @@ def test_every_script_explains_itself_and_refuses_what_it_does_not_know(scripts,
     + [("watch", option) for option in ("--seed", "--run", "--episodes", "--max-steps")]
     + [(f"bench_{name}", "--calls") for name in ("envs", "models", "train")]
     + [("bench_checkpoint", option) for option in ("--repeats", "--seconds")]
+    + [("bench_device", option) for option in ("--seconds", "--calls")]
     + [("check_model", "--steps"), ("sweep_report", "--rerun")],
 )
 @pytest.mark.parametrize("value", [HUGE, "1e12", "-1", "nan", "", "1" + "0" * 5000])
