@@ -63,9 +63,11 @@ def measured(arguments: str, seconds: float, calls: int, small: bool) -> dict[st
 
 
 def failure(done: subprocess.CompletedProcess) -> str | None:
-    """Why a process failed: its last error line; None if it did not."""
+    """Why a process failed: the signal that ended it, or its last error line; None if it did not."""
     if done.returncode == 0:
         return None
+    if done.returncode < 0:
+        return f"ended by signal {-done.returncode}"
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
     return errors[-1] if errors else f"ended with exit code {done.returncode}"
