@@ -55,7 +55,8 @@ def join(tiles: Array, scalars: Array) -> Array:
 def pack(obs: Array) -> Array:
     """[..., 8268] -> [..., 843], both float32."""
     tiles, scalars = split(obs, NUM_CHANNELS)
-    return join(matmul(tiles, WEIGHTS), scalars)  # exact: at most one factor of each sum of blocks or items is not 0
+    integers = matmul(tiles, jnp.asarray(WEIGHTS))  # exact: sums of different powers of two, or of one term
+    return join(integers, scalars)
 
 
 def channels_of(integers: Array) -> Array:
