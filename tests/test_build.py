@@ -17,7 +17,11 @@ from tests.partners import algo_of, policy_of
 EXPERIMENTS = [f"{folder.name}={path.stem}" for folder in sorted(CONFIG_DIR.iterdir()) if folder.is_dir()
                and folder.name not in COMPONENTS for path in sorted(folder.glob("*.yaml"))]  # fmt: skip
 CHOICES = [f"{group}={name}" for group in COMPONENTS for name in known_names(group)]
-NEEDS = {"encoder=conv": ["task=mysterypath"], "encoder=impala": ["task=memorymaze"]}  # what else a choice requires
+NEEDS = {  # what else a choice requires
+    "encoder=conv": ["task=mysterypath"],
+    "encoder=impala": ["task=memorymaze"],
+    "encoder=craftax": ["task=craftax", "task.observation=packed"],
+}
 NEEDS |= {f"algo={name}": [f"policy={policy_of(name)}"] for name in known_names("algo")}
 NEEDS |= {f"policy={name}": [f"algo={algo_of(name)}"] for name in known_names("policy")}
 
@@ -178,6 +182,9 @@ WRONG = {
     "task=craftax vector.resets=none": "vector.resets must be 'on_demand', 'optimistic' or 'pool', got 'none'",
     "task=craftax vector.reset_ratio=0": "vector.reset_ratio must be greater than 0, got 0",
     "encoder=conv": "encoder: conv needs pixels [width, height, channels], but the task's observation has shape [16]",
+    "encoder=craftax": "craftax needs the observation of Craftax-Symbolic-v1, [8268] or packed [843], but the task's",
+    "task=craftax task.env_name=Craftax-Classic-Symbolic-v1 encoder=craftax": "observation has shape [1345]; choose",
+    "task=craftax task.env_name=Craftax-Classic-Symbolic-v1 task.observation=packed": "set observation=full",
     "task=mysterypath task.observation=symbolic encoder=conv": "observation has shape [152]; choose encoder=mlp",
     "task=mysterypath encoder=conv encoder.kernels=[8,4,10]": "a kernel of 10 is larger than what is left",
     "task=mysterypath encoder=conv encoder.strides=[4,2]": "channels, kernels and strides need one number per layer",

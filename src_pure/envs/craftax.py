@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from craftax.craftax_env import make_craftax_env_from_name
 from src_pure.envs.base import typed_like
 from src_pure.envs.names import check_name
 from src_pure.envs.spaces import Box, Discrete
+from src_pure.ops import craftax_view
 from src_pure.ops.precision import matmul
 from src_pure.types import Array, Key, Metrics, PositiveInt
 
@@ -39,7 +40,8 @@ class Craftax:
     """Survive, gather, craft and descend in a world of its own for every episode.
 
     - observation: float32 in [0, 1]; Symbolic [8268] (Classic [1345]): one-hot map around the player and inventory;
-      Pixels [130, 110, 3] (Classic [63, 63, 3]), an upright image.
+      Pixels [130, 110, 3] (Classic [63, 63, 3]), an upright image. observation="packed": the same as Symbolic in 843
+      numbers, integers up to 255 among them (`ops.craftax_view`), of which a rollout stores a tenth; not for Classic.
     - action: int32 [], 43 actions (Classic 17).
     - reward: float32 [], the value of every achievement when it is first unlocked, in sum 226 (Classic 22), and 0.1 for
       each point of health gained or lost.
@@ -51,12 +53,17 @@ class Craftax:
 
     env_name: str = "Craftax-Symbolic-v1"
     time_limit: PositiveInt | None = None  # None: 100,000, Classic 10,000
+    observation: Literal["full", "packed"] = "full"
 
     numbers = ("time_limit",)
     reset_ratio = 16
 
     def __post_init__(self):
         check_name(self.env_name, PACKAGES)
+        if self.observation == "packed" and self.env_name != "Craftax-Symbolic-v1":
+            raise ValueError(
+                f"observation=packed needs env_name=Craftax-Symbolic-v1, got {self.env_name}; set observation=full"
+            )
         self._environment  # noqa: B018 here, because pixels need textures, which cannot be made while tracing
 
     @cached_property
@@ -99,7 +106,7 @@ class Craftax:
     def reset_env(self, key: Key, params: CraftaxParams) -> tuple[Array, CraftaxState]:
         """(obs, state) of a new episode in a new world."""
         obs, state = self._environment.reset_env(key, self._package_params)
-        return obs, typed_like(state, state)
+        return self._view(obs), typed_like(state, state)
 
     def step_env(
         self, key: Key, state: CraftaxState, action: Array, params: CraftaxParams
@@ -117,13 +124,18 @@ class Craftax:
         episode_return = matmul(unlocked, values) + REWARD_PER_HEALTH * (state.player_health - START_HEALTH)
         info = {"percent": 100.0 * episode_return / values.sum()}
         info |= {f"achievement/{name}": unlocked[index] for index, name in enumerate(self.achievements)}
-        return obs, state, reward.astype(jnp.float32), terminated, truncated, info
+        return self._view(obs), state, reward.astype(jnp.float32), terminated, truncated, info
 
     def observe(self, state: CraftaxState, params: CraftaxParams) -> Array:
         """The observation of a state."""
-        return self._environment.get_obs(state)
+        return self._view(self._environment.get_obs(state))
+
+    def _view(self, obs: Array) -> Array:
+        return craftax_view.pack(obs) if self.observation == "packed" else obs
 
     def observation_space(self, params: CraftaxParams) -> Box:
+        if self.observation == "packed":
+            return Box(low=0.0, high=craftax_view.LARGEST, shape=(craftax_view.PACKED_SIZE,))
         space = self._environment.observation_space(self._package_params)
         return Box(low=0.0, high=1.0, shape=tuple(space.shape))
 

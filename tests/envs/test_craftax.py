@@ -13,6 +13,7 @@ from craftax.craftax_env import make_craftax_env_from_name
 from src_pure.envs.craftax import PACKAGES, Craftax
 from src_pure.envs.spaces import Box, Discrete
 from src_pure.envs.vector import VectorEnv
+from src_pure.ops import craftax_view
 
 CLASSIC = "Craftax-Classic-Symbolic-v1"
 SHAPES = {
@@ -129,3 +130,31 @@ def test_picture_is_what_the_agent_of_pixels_sees():
     assert picture.shape == (63, 63, 3) and picture.dtype == jnp.uint8
     assert len(np.unique(picture)) > 10
     np.testing.assert_allclose(np.asarray(picture) / 255, obs, atol=1 / 255)
+
+
+@pytest.mark.slow
+def test_packed_observations_lose_nothing():
+    """Random play on four floors: packed is the full observation packed; unpacking gives it back bit for bit."""
+    env, packed_env = Craftax(), Craftax(observation="packed")
+    constants = import_module("craftax.craftax.constants")
+    assert (len(constants.BlockType), len(constants.ItemType)) == (craftax_view.NUM_BLOCKS, craftax_view.NUM_ITEMS)
+    params = env.default_params
+    assert packed_env.observation_space(params) == Box(0.0, 255.0, (843,))
+
+    def play(key, floor):
+        def step(state, key):
+            key_action, key = jax.random.split(key)
+            action = jax.random.randint(key_action, (), 0, env.action_space(params).n)
+            packed, state, *_ = packed_env.step_env(key, state, action, params)
+            return state, (env.observe(state, params), packed)
+
+        state = packed_env.reset_env(key, params)[1].replace(player_level=floor)
+        return jax.lax.scan(step, state, jax.random.split(key, 200))[1]
+
+    keys, floors = jax.random.split(jax.random.key(0), 4), jnp.array([0, 1, 3, 4])  # each with mobs of its own
+    full, packed = jax.device_get(jax.jit(jax.vmap(play))(keys, floors))
+    assert packed.shape == (4, 200, 843) and packed.dtype == np.float32
+    np.testing.assert_array_equal(jax.jit(craftax_view.unpack)(packed), full)
+    np.testing.assert_array_equal(jax.jit(craftax_view.pack)(full), packed)
+    tiles = packed[..., : 99 * 8].reshape(-1, 8)
+    assert tiles.min() == 0 and tiles[:, 2:7].max() > 1 and len(np.unique(tiles[:, 0])) > 5  # dark; other types
