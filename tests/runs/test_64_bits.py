@@ -1,4 +1,4 @@
-"""JAX_ENABLE_X64=1 changes nothing: every family trains with the same numbers, and policies act in 64-bit programs."""
+"""JAX_ENABLE_X64=1 changes nothing: every family is the same program, and policies act in 64-bit programs."""
 
 import os
 import subprocess

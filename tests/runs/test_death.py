@@ -128,9 +128,9 @@ def finish_and_compare(start, folder, unbroken):
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroken, tmp_path, updates_per_row):
-    """kill -9: twice at any moment of the start, three times in training and while a checkpoint is being written."""
+    """kill -9: twice at any moment of the start, three times in training, seven when a checkpoint is being written."""
     folder, rng, torn = tmp_path / "run", random.Random(9), 0
-    for moment in rng.sample(["start"] * 2 + ["training"] * 3 + ["checkpoint"] * 3, k=8):
+    for moment in rng.sample(["start"] * 2 + ["training"] * 3 + ["checkpoint"] * 7, k=12):
         before, training = saved(folder), start(folder)
         if moment == "start":
             time.sleep(rng.uniform(0, 5))
@@ -143,7 +143,7 @@ def test_a_training_killed_again_and_again_equals_an_unbroken_one(start, unbroke
         assert training.kill(signal.SIGKILL) == -signal.SIGKILL
         torn += training.is_writing
         assert before <= saved(folder) <= written(folder, updates_per_row)
-    assert torn >= 1
+    assert torn >= 4
     finish_and_compare(start, folder, unbroken)
 
 

@@ -106,10 +106,12 @@ def test_two_processes_equal_one_with_as_many_devices(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_saves_and_ends_all_and_any_number_continues(whole, tmp_path):
+@pytest.mark.parametrize("to", ["one", "all"])
+def test_a_signal_to_any_process_saves_and_ends_all_and_any_number_continues(whole, tmp_path, to):
     folder = tmp_path / "run"
     with training(folder, *LANES) as processes:
-        processes[1].send_signal(signal.SIGTERM)
+        for process in processes[1:] if to == "one" else processes:
+            process.send_signal(signal.SIGTERM)
         ends = ended(processes)
     assert [code for code, *_ in ends] == [75, 75], ends
     saved = max(os.listdir(folder / "checkpoints"), key=int)
