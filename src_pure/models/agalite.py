@@ -13,7 +13,6 @@ integer and cosine is even, frequencies w, -w and 2 pi - w are one channel with 
 """
 
 from collections import Counter
-from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.models.blocks import REMATERIALISED_BLOCKS, feed_forward, layer_norm
+from src_pure.models.blocks import residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, episode_time, head_size, heads
 from src_pure.ops import recurrence
 from src_pure.ops.parallel_readout import outer_readout, parallel_outer_readout
@@ -193,9 +192,8 @@ class AGaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[AttentionCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
-        new_carry = []
-        for i, layer_carry in enumerate(carry):
+
+        def block(name):
             attention = AGaLiTeAttention(
                 self.d_model,
                 self.num_heads,
@@ -207,8 +205,6 @@ class AGaLiTe(nn.Module):
                 self.precision,
                 parent=None,
             )
-            ffc = partial(feed_forward, d_ffc=self.d_ffc, precision=self.precision)
-            block = REMATERIALISED_BLOCKS["gated"](attention, layer_norm, ffc, self.precision, name=f"block_{i}")
-            layer_carry, x = block(layer_carry, x, reset)
-            new_carry.append(layer_carry)
-        return tuple(new_carry), x
+            return residual_block("gated", attention, self.d_ffc, self.precision, name)
+
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

@@ -7,6 +7,7 @@ the block itself. Gate is `layers.GRUGate`, LN a layer normalisation, and a and 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -150,3 +151,29 @@ BLOCKS: dict[Residual, type[nn.Module]] = {
 SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names(SAVED)
 REMATERIALISED_BLOCKS = {name: nn.remat(block, policy=SAVE_PRODUCTS) for name, block in BLOCKS.items()}
 REMATERIALISED_GLU_BLOCK = nn.remat(GLUBlock, policy=SAVE_PRODUCTS)
+
+
+def residual_block(residual: Residual, layer: nn.Module, d_ffc: int, precision: Precision, name: str) -> nn.Module:
+    """A rematerialised block around a layer whose inputs are normalised; a submodule of the module that calls this."""
+    ffc = partial(feed_forward, d_ffc=d_ffc, precision=precision)
+    return REMATERIALISED_BLOCKS[residual](layer, layer_norm, ffc, precision, name=name)
+
+
+def stack(
+    block: Callable[[str], nn.Module],
+    carry: tuple[Carry, ...],
+    inputs: Array,
+    reset: Array,
+    d_model: int,
+    precision: Precision,
+) -> tuple[tuple[Carry, ...], Array]:
+    """(carry, out [T, B, d_model]): a dense layer that accepts any D_in, then a block(name) for each carry.
+
+    All are submodules of the module that calls this.
+    """
+    x = as_float32(nn.relu(dense(d_model, precision=precision, name="embed")(inputs)))
+    new_carry = []
+    for i, layer_carry in enumerate(carry):
+        layer_carry, x = block(f"block_{i}")(layer_carry, x, reset)
+        new_carry.append(layer_carry)
+    return tuple(new_carry), x

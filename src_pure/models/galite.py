@@ -27,7 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from src_pure.models.blocks import REMATERIALISED_BLOCKS, Residual, feed_forward, layer_norm
+from src_pure.models.blocks import Residual, residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, head_size, heads
 from src_pure.ops.matrix_recurrence import Factored, FactoredInputs, MatrixState, scan_readout
 from src_pure.ops.product_decay import product_decay, product_readout
@@ -217,9 +217,8 @@ class GaLiTe(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[MatrixState, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
-        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
-        new_carry = []
-        for i, layer_carry in enumerate(carry):
+
+        def block(name):
             attention = GaLiTeAttention(
                 self.d_model,
                 self.num_heads,
@@ -232,8 +231,6 @@ class GaLiTe(nn.Module):
                 self.precision,
                 parent=None,
             )
-            ffc = partial(feed_forward, d_ffc=self.d_ffc, precision=self.precision)
-            block = REMATERIALISED_BLOCKS[self.residual](attention, layer_norm, ffc, self.precision, name=f"block_{i}")
-            layer_carry, x = block(layer_carry, x, reset)
-            new_carry.append(layer_carry)
-        return tuple(new_carry), x
+            return residual_block(self.residual, attention, self.d_ffc, self.precision, name)
+
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.models.blocks import Residual
+from src_pure.models.blocks import Residual, residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, head_size, heads
-from src_pure.models.parts import KERNEL, ShortConvolution, StepSize, rms_normalise, stack
+from src_pure.models.parts import KERNEL, ShortConvolution, StepSize, rms_normalise
 from src_pure.ops.delta_rule import DeltaInputs, delta_readout
 from src_pure.types import Array, Depth, PositiveInt
 
@@ -94,7 +94,8 @@ class GatedDeltaNet(nn.Module):
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[DeltaCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
 
-        def layer():
-            return GatedDeltaLayer(self.d_model, self.num_heads, d_head, self.d_value, self.precision, parent=None)
+        def block(name):
+            layer = GatedDeltaLayer(self.d_model, self.num_heads, d_head, self.d_value, self.precision, parent=None)
+            return residual_block(self.residual, layer, self.d_ffc, self.precision, name)
 
-        return stack(layer, carry, inputs, reset, self.d_model, self.d_ffc, self.residual, self.precision)
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

@@ -62,6 +62,11 @@ def stacked_orthogonal(scale: float = 2.0**0.5):
     return initialize
 
 
+def uniform(low: float, high: float):
+    """Initialiser of numbers uniform between two others."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, low, high)
+
+
 class ToComplex(nn.Module):
     """B x as a float32 pair; the kernel [D, 2 N] is Re B next to Im B."""
 

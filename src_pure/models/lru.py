@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from src_pure.models.blocks import REMATERIALISED_GLU_BLOCK
-from src_pure.models.layers import Precision, ToComplex, ToReal, as_float32, dense
+from src_pure.models.blocks import REMATERIALISED_GLU_BLOCK, stack
+from src_pure.models.layers import Precision, ToComplex, ToReal
 from src_pure.ops.complex_recurrence import Pair, complex_recurrence, polar, scaled, zeros
 from src_pure.types import Array, Depth, PositiveFloat, PositiveInt, UnitFloat
 
@@ -87,11 +87,8 @@ class LRU(nn.Module):
 
     @nn.compact
     def __call__(self, carry: tuple[Pair, ...], inputs: Array, reset: Array) -> tuple[tuple[Pair, ...], Array]:
-        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
-        new_carry = []
-        for i, layer_carry in enumerate(carry):
-            options = (self.d_state, self.r_min, self.r_max, self.max_phase, self.precision)
-            memory = LRUMemory(*options, parent=None)
-            layer_carry, x = REMATERIALISED_GLU_BLOCK(memory, self.precision, name=f"block_{i}")(layer_carry, x, reset)
-            new_carry.append(layer_carry)
-        return tuple(new_carry), x
+        def block(name):
+            memory = LRUMemory(self.d_state, self.r_min, self.r_max, self.max_phase, self.precision, parent=None)
+            return REMATERIALISED_GLU_BLOCK(memory, self.precision, name=name)
+
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

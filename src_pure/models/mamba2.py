@@ -19,9 +19,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from src_pure.models.blocks import Residual
+from src_pure.models.blocks import Residual, residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, head_size, heads
-from src_pure.models.parts import KERNEL, ShortConvolution, StepSize, rms_normalise, stack
+from src_pure.models.parts import KERNEL, ShortConvolution, StepSize, rms_normalise
 from src_pure.ops.scalar_decay import ScalarInputs, scalar_readout
 from src_pure.types import Array, Depth, PositiveInt
 
@@ -87,7 +87,8 @@ class Mamba2(nn.Module):
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[Mamba2Carry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
 
-        def layer():
-            return Mamba2Layer(self.d_model, self.num_heads, d_head, self.d_state, self.precision, parent=None)
+        def block(name):
+            layer = Mamba2Layer(self.d_model, self.num_heads, d_head, self.d_state, self.precision, parent=None)
+            return residual_block(self.residual, layer, self.d_ffc, self.precision, name)
 
-        return stack(layer, carry, inputs, reset, self.d_model, self.d_ffc, self.residual, self.precision)
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

@@ -24,9 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from src_pure.models.blocks import Residual
+from src_pure.models.blocks import Residual, residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, head_size, heads
-from src_pure.models.parts import stack
 from src_pure.ops.dense import SAVED
 from src_pure.ops.scalar_decay import ScalarInputs, scalar_readout
 from src_pure.types import Array, Depth, PositiveInt
@@ -124,7 +123,8 @@ class MLSTM(nn.Module):
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[MLSTMCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
 
-        def layer():
-            return MLSTMLayer(self.d_model, self.num_heads, d_head, self.precision, parent=None)
+        def block(name):
+            layer = MLSTMLayer(self.d_model, self.num_heads, d_head, self.precision, parent=None)
+            return residual_block(self.residual, layer, self.d_ffc, self.precision, name)
 
-        return stack(layer, carry, inputs, reset, self.d_model, self.d_ffc, self.residual, self.precision)
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

@@ -1,40 +1,16 @@
-"""Parts that mLSTM, sLSTM, Mamba-2 and Gated DeltaNet share."""
+"""Parts that Mamba-2 and Gated DeltaNet share."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.models.blocks import REMATERIALISED_BLOCKS, Residual, feed_forward, layer_norm
-from src_pure.models.layers import Precision, as_float32, dense
-from src_pure.types import Array, Carry
+from src_pure.models.layers import uniform
+from src_pure.types import Array
 
 KERNEL = 4  # steps that a short convolution sees, as published for both models that have one
-
-
-def stack(
-    layer: Callable[[], nn.Module],
-    carry: tuple[Carry, ...],
-    inputs: Array,
-    reset: Array,
-    d_model: int,
-    d_ffc: int,
-    residual: Residual,
-    precision: Precision,
-) -> tuple[tuple[Carry, ...], Array]:
-    """(carry, out [T, B, d_model]): a dense layer and a block around each layer() of the module that calls this."""
-    x = as_float32(nn.relu(dense(d_model, precision=precision, name="embed")(inputs)))
-    ffc = partial(feed_forward, d_ffc=d_ffc, precision=precision)
-    new_carry = []
-    for i, layer_carry in enumerate(carry):
-        block = REMATERIALISED_BLOCKS[residual](layer(), layer_norm, ffc, precision, name=f"block_{i}")
-        layer_carry, x = block(layer_carry, x, reset)
-        new_carry.append(layer_carry)
-    return tuple(new_carry), x
 
 
 class ShortConvolution(nn.Module):
@@ -48,7 +24,7 @@ class ShortConvolution(nn.Module):
     @nn.compact
     def __call__(self, carry: Array, x: Array, reset: Array) -> tuple[Array, Array]:
         num_steps, batch_size, size = x.shape
-        kernel = self.param("kernel", partial(_uniform, low=-0.5, high=0.5), (KERNEL, size))  # as torch: 1 / sqrt 4
+        kernel = self.param("kernel", uniform(-0.5, 0.5), (KERNEL, size))  # as torch: 1 / sqrt 4
         past = jnp.moveaxis(carry, 1, 0)  # [3, B, D]
         keep = jnp.concatenate([jnp.ones((KERNEL - 1, batch_size)), 1.0 - reset])[..., None]
         tokens = jnp.concatenate([past, x])  # [3 + T, B, D]
@@ -66,13 +42,9 @@ class ShortConvolution(nn.Module):
         return jnp.stack(kept[::-1], axis=1), out
 
 
-def _uniform(key, shape, dtype=jnp.float32, *, low: float, high: float) -> Array:
-    return jax.random.uniform(key, shape, dtype, low, high)
-
-
 def _inverse_softplus_step(key, shape, dtype=jnp.float32) -> Array:
     """softplus of it is a step between 0.001 and 0.1, uniform on a logarithmic scale."""
-    step = jnp.exp(_uniform(key, shape, dtype, low=math.log(1e-3), high=math.log(0.1)))
+    step = jnp.exp(uniform(math.log(1e-3), math.log(0.1))(key, shape, dtype))
     return step + jnp.log(-jnp.expm1(-step))
 
 
@@ -83,7 +55,7 @@ class StepSize(nn.Module):
     def __call__(self, x: Array) -> tuple[Array, Array]:
         shape = x.shape[-1:]
         step = jax.nn.softplus(x + self.param("bias", _inverse_softplus_step, shape))
-        log_rate = self.param("log_rate", lambda *args: jnp.log(_uniform(*args, low=1.0, high=16.0)), shape)
+        log_rate = self.param("log_rate", lambda *args: jnp.log(uniform(1.0, 16.0)(*args)), shape)
         return step, -jnp.exp(log_rate) * step
 
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from src_pure.models.blocks import REMATERIALISED_GLU_BLOCK
-from src_pure.models.layers import Precision, ToComplex, ToReal, as_float32, dense
+from src_pure.models.blocks import REMATERIALISED_GLU_BLOCK, stack
+from src_pure.models.layers import Precision, ToComplex, ToReal, uniform
 from src_pure.ops.complex_recurrence import Pair, complex_recurrence, polar, times, zeros
 from src_pure.ops.precision import einsum
 from src_pure.types import Array, Depth, PositiveFloat, PositiveInt
@@ -36,11 +36,6 @@ def hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
     skew = 0.5 * np.outer(root, root) - legs + 0.5 * np.eye(size)  # the normal part is skew - 1/2
     imaginary, vectors = np.linalg.eigh(-1j * skew)
     return -0.5 + 1j * imaginary[size // 2 :], vectors[:, size // 2 :]
-
-
-def uniform(low: float, high: float):
-    """Initialiser of numbers uniform between two others."""
-    return lambda key, shape: jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
 def check_scales(delta_min: float, delta_max: float) -> None:
@@ -139,11 +134,9 @@ class S5(nn.Module):
 
     @nn.compact
     def __call__(self, carry: tuple[Pair, ...], inputs: Array, reset: Array) -> tuple[tuple[Pair, ...], Array]:
-        x = as_float32(nn.relu(dense(self.d_model, precision=self.precision, name="embed")(inputs)))
-        new_carry = []
-        for i, layer_carry in enumerate(carry):
-            options = (self.d_state, self.num_blocks, self.delta_min, self.delta_max, self.precision)
-            memory = S5Memory(*options, parent=None)
-            layer_carry, x = REMATERIALISED_GLU_BLOCK(memory, self.precision, name=f"block_{i}")(layer_carry, x, reset)
-            new_carry.append(layer_carry)
-        return tuple(new_carry), x
+        def block(name):
+            scales = self.delta_min, self.delta_max
+            memory = S5Memory(self.d_state, self.num_blocks, *scales, self.precision, parent=None)
+            return REMATERIALISED_GLU_BLOCK(memory, self.precision, name=name)
+
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

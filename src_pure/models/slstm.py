@@ -24,9 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from src_pure.models.blocks import Residual
+from src_pure.models.blocks import Residual, residual_block, stack
 from src_pure.models.layers import Precision, as_float32, dense, head_size, heads, stacked_orthogonal
-from src_pure.models.parts import stack
 from src_pure.ops.recurrence import recurrent_scan
 from src_pure.types import Array, Depth, PositiveInt
 
@@ -111,7 +110,8 @@ class SLSTM(nn.Module):
     def __call__(self, carry, inputs: Array, reset: Array) -> tuple[tuple[SLSTMCarry, ...], Array]:
         d_head = head_size(self.d_model, self.num_heads, self.d_head)
 
-        def layer():
-            return SLSTMLayer(self.d_model, self.num_heads, d_head, self.precision, parent=None)
+        def block(name):
+            layer = SLSTMLayer(self.d_model, self.num_heads, d_head, self.precision, parent=None)
+            return residual_block(self.residual, layer, self.d_ffc, self.precision, name)
 
-        return stack(layer, carry, inputs, reset, self.d_model, self.d_ffc, self.residual, self.precision)
+        return stack(block, carry, inputs, reset, self.d_model, self.precision)

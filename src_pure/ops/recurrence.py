@@ -205,14 +205,9 @@ def associative_outer_readout(state: State, factors: Factors) -> tuple[State, tu
     """As `scan_outer_readout`, by `lax.associative_scan`, which keeps every state of the sequence. A baseline."""
     decay = decay_of(factors)  # [T, B, H, E, D]
     key, query = outer(factors.key_row, factors.key_column), outer(factors.query_row, factors.query_column)
-
-    def combine(left, right):
-        return left[0] * right[0], right[0] * left[1] + right[1]
-
     last, readout = [], []
     for start, phase in zip(state, factors.phase, strict=True):
-        inputs = (per_state(phase) * key).at[0].add(decay[0] * start)
-        states = lax.associative_scan(combine, (decay, inputs))[1]
+        states = associative_states(start, decay, per_state(phase) * key)
         last.append(states[-1])
         readout.append((states * query).sum((-1, -2)))
     return tuple(last), tuple(readout)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from src_pure.device import GIB
 from src_pure.errors import ConfigError
 
-GIB = 2**30
 ALLOCATED = 0.75  # of a GPU's memory, which jax sets aside for arrays unless it is asked for another part
 LAUNCH_SECONDS = 3e-6  # from one small kernel to the next on a GPU: typical; data sheets do not say
 FULL, ROUNDED, BFLOAT16, ELEMENTWISE = "float32", "rounded float32", "bfloat16", "elementwise"
